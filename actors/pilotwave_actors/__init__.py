@@ -1,0 +1,1 @@
+"""The Ray runtime of pilotwave: optimizer, generator and evaluator actors."""

@@ -1,0 +1,1 @@
+"""Oracles and constraints of pilotwave, one outside tool per file."""

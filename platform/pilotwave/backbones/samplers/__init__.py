@@ -1,0 +1,1 @@
+"""Samplers with explicit noise sequences, one per file."""

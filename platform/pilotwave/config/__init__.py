@@ -1,0 +1,1 @@
+"""Campaign files: their schema, how they are loaded, overridden and explained."""

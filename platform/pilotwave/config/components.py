@@ -1,0 +1,205 @@
+"""Base classes of everything a campaign file chooses by ``kind``: each is its own configuration.
+
+An entry point of the groups in :data:`GROUPS` names a subclass; importing it must be cheap, because the
+schema of a campaign is assembled from all of them. Heavy packages (rdkit, ray, diffusers, tblite, mlflow)
+are imported inside ``build`` or later. May import pydantic and :mod:`pilotwave.errors`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pilotwave.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from pilotwave.execution.job import Runtime
+    from pilotwave.protocols import Algorithm, Backbone, Constraint, Oracle, Tracker
+
+GROUPS: dict[str, str] = {
+    "backbone": "pilotwave.backbones",
+    "oracle": "pilotwave.oracles",
+    "constraint": "pilotwave.constraints",
+    "algorithm": "pilotwave.algorithms",
+    "runtime": "pilotwave.runtimes",
+    "tracking": "pilotwave.trackers",
+}
+"""From the word in a campaign file to the entry-point group that fills it."""
+
+
+class ComponentConfig(BaseModel):
+    """One choice in a campaign file; unknown keys are refused.
+
+    Attributes:
+        kind: The name of the choice; a subclass narrows it to a Literal with itself as default-free value.
+        packages: Import names that must be installed for this choice, e.g. ``("tblite", "rdkit")``.
+        extra: The extra of the distribution that installs them, e.g. ``"molecules"``.
+        summary: One line for ``pilotwave list``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str | None] = None
+    summary: ClassVar[str] = ""
+
+    kind: str
+
+    def missing_packages(self) -> list[str]:
+        """Returns the needed packages that are not installed, without importing them."""
+        return [name for name in self.packages if importlib.util.find_spec(name) is None]
+
+    def check_dependencies(self) -> None:
+        """Makes sure that this choice can run here.
+
+        Raises:
+            MissingDependencyError: A package is not installed; the message says what to install.
+        """
+        missing = self.missing_packages()
+        if missing:
+            target = f"'pilotwave[{self.extra}]'" if self.extra else " ".join(missing)
+            raise MissingDependencyError(
+                f"kind {self.kind!r} needs {', '.join(missing)}, which is not installed; run: pip install {target}"
+            )
+
+
+class BackboneConfig(ComponentConfig):
+    """Base of every backbone's configuration."""
+
+    media: ClassVar[str]
+
+    def build(self, device: str = "auto") -> Backbone:
+        """Loads the model.
+
+        Args:
+            device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used; the message says why.
+        """
+        raise NotImplementedError
+
+
+class OracleConfig(ComponentConfig):
+    """Base of every oracle's configuration: how it is asked is the same for all.
+
+    Attributes:
+        time_limit: Wall-clock seconds for one attempt; then its process group is killed.
+        attempts: How often a retryable failure is tried in all.
+        recycle_after: The oracle's process is replaced after so many answers (leaks), or never.
+        isolation: ``"process"``: in a child process group that can be killed, the rule for native and
+            third-party code. ``"thread"``: in the evaluator itself, for cheap trusted Python.
+    """
+
+    media: ClassVar[frozenset[str]]
+
+    time_limit: float = Field(600.0, gt=0, description="Wall-clock seconds for one attempt at one query.")
+    attempts: int = Field(
+        2, ge=1, le=20, description="Attempts in all at a query whose failure is retryable."
+    )
+    recycle_after: int | None = Field(
+        None, ge=1, description="Replace the oracle's process after so many answers."
+    )
+    isolation: Literal["process", "thread"] = Field(
+        "process",
+        description="Where the oracle's code runs: a child process that can be killed, or a thread.",
+    )
+
+    def build(self) -> Oracle:
+        """Builds the oracle, in the process that will ask it."""
+        raise NotImplementedError
+
+
+class ConstraintConfig(ComponentConfig):
+    """Base of every constraint's configuration."""
+
+    media: ClassVar[frozenset[str]]
+
+    def build(self) -> Constraint:
+        """Builds the constraint, next to the model."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AlgorithmSetting:
+    """What an algorithm is told of the campaign it works in.
+
+    Attributes:
+        latent_shape: Of the backbone.
+        steps: K of the backbone.
+        media: What the backbone decodes to.
+        batch_size: How many candidates are usually asked for at once.
+        seed: The campaign's.
+    """
+
+    latent_shape: tuple[int, ...]
+    steps: int
+    media: str
+    batch_size: int
+    seed: int
+
+
+class AlgorithmConfig(ComponentConfig):
+    """Base of every algorithm's configuration."""
+
+    def build(self, setting: AlgorithmSetting) -> Algorithm:
+        """Builds the algorithm with an empty memory."""
+        raise NotImplementedError
+
+
+class RuntimeConfig(ComponentConfig):
+    """Base of every runtime's configuration.
+
+    Attributes:
+        evaluators: How many oracle workers.
+        mode: ``"asynchronous"``: the next proposal is made as soon as workers would run dry.
+            ``"synchronous"``: a proposal is made when all answers of the last one are in; a resumed campaign
+            then continues bit for bit.
+    """
+
+    evaluators: int = Field(2, ge=1, le=10_000, description="How many oracle workers run side by side.")
+    mode: Literal["asynchronous", "synchronous"] = Field(
+        "asynchronous",
+        description="Whether the next batch waits for every answer of the last one (synchronous) or not.",
+    )
+    device: str = Field("auto", description="Where the backbone runs: auto, cpu, cuda, cuda:1.")
+    generator_threads: int = Field(1, ge=1, le=256, description="CPU threads of the backbone.")
+
+    def build(self) -> Runtime:
+        """Builds the runtime; nothing is started yet."""
+        raise NotImplementedError
+
+
+class TrackingConfig(ComponentConfig):
+    """Base of every tracker's configuration."""
+
+    def build(self, run_dir: Path) -> Tracker:
+        """Builds the tracker of the run in this directory."""
+        raise NotImplementedError
+
+
+CONFIG_BASES: dict[str, type[ComponentConfig]] = {
+    "backbone": BackboneConfig,
+    "oracle": OracleConfig,
+    "constraint": ConstraintConfig,
+    "algorithm": AlgorithmConfig,
+    "runtime": RuntimeConfig,
+    "tracking": TrackingConfig,
+}
+"""From the word in a campaign file to the base class its choices must have."""
+
+__all__ = [
+    "CONFIG_BASES",
+    "GROUPS",
+    "AlgorithmConfig",
+    "AlgorithmSetting",
+    "BackboneConfig",
+    "ComponentConfig",
+    "ConstraintConfig",
+    "OracleConfig",
+    "RuntimeConfig",
+    "TrackingConfig",
+]

@@ -1,0 +1,1 @@
+"""The loop's workers: oracle processes, the inline runtime, receipts."""

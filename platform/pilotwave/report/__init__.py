@@ -1,0 +1,1 @@
+"""What a finished campaign looks like: tables, pictures, files."""

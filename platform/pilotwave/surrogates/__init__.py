@@ -1,0 +1,1 @@
+"""Cheap differentiable models of an oracle."""

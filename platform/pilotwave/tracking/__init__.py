@@ -1,0 +1,1 @@
+"""Writing a campaign down for people."""
