@@ -154,9 +154,7 @@ class MoleculeSample:
         return cls(blob.decode(), fields["smiles"], fields["strictly_valid"], fields["repaired_hydrogens"])
 
 
-SAMPLE_TYPES: Mapping[str, type[Sample]] = {
-    kind.media: kind for kind in (ArraySample, ImageSample, MoleculeSample)
-}
+SAMPLE_TYPES: Mapping[str, type[Sample]] = {kind.media: kind for kind in (ArraySample, ImageSample, MoleculeSample)}
 
 
 def sample_from_payload(media: str, fields: Mapping[str, Any], blob: bytes) -> Sample:

@@ -97,12 +97,8 @@ class OracleConfig(ComponentConfig):
     media: ClassVar[frozenset[str]]
 
     time_limit: float = Field(600.0, gt=0, description="Wall-clock seconds for one attempt at one query.")
-    attempts: int = Field(
-        2, ge=1, le=20, description="Attempts in all at a query whose failure is retryable."
-    )
-    recycle_after: int | None = Field(
-        None, ge=1, description="Replace the oracle's process after so many answers."
-    )
+    attempts: int = Field(2, ge=1, le=20, description="Attempts in all at a query whose failure is retryable.")
+    recycle_after: int | None = Field(None, ge=1, description="Replace the oracle's process after so many answers.")
     isolation: Literal["process", "thread"] = Field(
         "process",
         description="Where the oracle's code runs: a child process that can be killed, or a thread.",
