@@ -1,0 +1,1 @@
+"""What every training run of a built-in model shares: checkpoints, averaged weights, shipped weight files."""
