@@ -37,11 +37,11 @@ class ImageNetworkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    channels: tuple[int, ...] = Field((48, 96), min_length=2, max_length=2)
-    layers_per_block: int = Field(1, ge=1, le=8)
-    norm_groups: int = Field(16, ge=1)
-    head_width: int = Field(32, ge=1)
-    classes: int = Field(10, ge=1)
+    channels: tuple[int, ...] = Field(default=(48, 96), min_length=2, max_length=2)
+    layers_per_block: int = Field(default=1, ge=1, le=8)
+    norm_groups: int = Field(default=16, ge=1)
+    head_width: int = Field(default=32, ge=1)
+    classes: int = Field(default=10, ge=1)
 
     @model_validator(mode="after")
     def _widths_divide(self) -> ImageNetworkConfig:
@@ -59,11 +59,11 @@ class ImageNetwork(nn.Module):
     """
 
     def __init__(self, config: ImageNetworkConfig) -> None:
-        from diffusers import UNet2DModel
+        from diffusers.models.unets.unet_2d import UNet2DModel
 
         super().__init__()
         self.config = config
-        self.unet = UNet2DModel(
+        unet: nn.Module = UNet2DModel(
             sample_size=LATENT_SHAPE[-1] // FOLD,
             in_channels=FOLD**2,
             out_channels=FOLD**2,
@@ -75,6 +75,7 @@ class ImageNetwork(nn.Module):
             attention_head_dim=config.head_width,
             num_class_embeds=config.classes + 1,
         )
+        self.unet = unet
 
     @property
     def no_class(self) -> int:
@@ -94,7 +95,8 @@ class ImageNetwork(nn.Module):
         """
         cells = functional.pixel_unshuffle(noisy, FOLD)
         velocity: Tensor = self.unet(cells, time * 1000.0, class_labels=labels).sample
-        return functional.pixel_shuffle(velocity, FOLD)
+        whole: Tensor = functional.pixel_shuffle(velocity, FOLD)
+        return whole
 
 
 def levels(time: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,9 +108,10 @@ def levels(time: Tensor) -> tuple[Tensor, Tensor]:
 def velocity_loss(network: ImageNetwork, clean: Tensor, noise: Tensor, time: Tensor, labels: Tensor) -> Tensor:
     """Returns the squared error of the predicted velocity, one number per picture, shape (batch,)."""
     signal_level, noise_level = (level.view(-1, 1, 1, 1) for level in levels(time))
-    predicted = network(signal_level * clean + noise_level * noise, time, labels)
+    predicted: Tensor = network(signal_level * clean + noise_level * noise, time, labels)
     velocity = signal_level * noise - noise_level * clean
-    return (predicted.float() - velocity).square().flatten(1).mean(1)
+    squared_error: Tensor = (predicted.float() - velocity).square()
+    return squared_error.flatten(1).mean(1)
 
 
 __all__ = ["LATENT_SHAPE", "ImageNetwork", "ImageNetworkConfig", "levels", "velocity_loss"]

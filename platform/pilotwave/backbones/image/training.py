@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -29,6 +30,7 @@ from pilotwave.training.weights import write_weights
 CHECKPOINT_NAME = "checkpoint.pt"
 WEIGHTS_NAME = "image.safetensors"
 MODEL = "image"
+_BATCH, _ORDER = 1, 2  # what a random stream is for
 
 
 class ImageTrainingConfig(BaseModel):
@@ -58,21 +60,21 @@ class ImageTrainingConfig(BaseModel):
 
     output: Path
     data: Path | None = None
-    images: int = Field(600_000, ge=1)
-    batch_size: int = Field(64, ge=1, le=8192)
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    warm_up: float = Field(0.03, ge=0, le=0.5)
-    decay: float = Field(0.5, ge=0, le=0.5)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
-    class_dropout: float = Field(0.1, ge=0, le=1)
+    images: int = Field(default=600_000, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=8192)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    warm_up: float = Field(default=0.03, ge=0, le=0.5)
+    decay: float = Field(default=0.5, ge=0, le=0.5)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    class_dropout: float = Field(default=0.1, ge=0, le=1)
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     network: ImageNetworkConfig = ImageNetworkConfig()
     device: str = "auto"
-    threads: int = Field(1, ge=1, le=256)
-    checkpoint_seconds: float = Field(30.0, ge=0, le=60)
-    report_every: int = Field(6_400, ge=1)
-    evaluate_every: int = Field(64_000, ge=1)
+    threads: int = Field(default=1, ge=1, le=256)
+    checkpoint_seconds: float = Field(default=30.0, ge=0, le=60)
+    report_every: int = Field(default=6_400, ge=1)
+    evaluate_every: int = Field(default=64_000, ge=1)
 
     @property
     def steps(self) -> int:
@@ -136,7 +138,7 @@ class _Run:
         self.held_out = _HeldOut(config, self.device)
         self.step = 0
         self.held_out_loss: float | None = None
-        self._order: tuple[int, np.ndarray[Any, Any]] | None = None
+        self._order: tuple[int, npt.NDArray[np.int64]] | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -184,28 +186,30 @@ class _Run:
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns clean pictures, noise, times and labels of a step, from the seed and the step alone."""
         size = self.config.batch_size
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + step)
+        random = np.random.default_rng((self.config.seed, _BATCH, step))
         rows = self._rows(step)
-        clean = torch.from_numpy(self.data.images[rows]).float().view(size, *LATENT_SHAPE) / 127.5 - 1.0
-        noise = torch.randn(clean.shape, generator=generator)
+        clean = _to_latents(self.data.images[rows])
+        noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
         # one time in each of `size` equal strata: the same mean with far less spread between batches
-        strata = torch.arange(size) / size
-        time = strata + torch.rand(size, generator=generator) / size
-        hidden = torch.rand(size, generator=generator) < self.config.class_dropout
+        time = (torch.arange(size) + torch.from_numpy(random.random(size, dtype=np.float32))) / size
+        hidden = torch.from_numpy(random.random(size) < self.config.class_dropout)
         labels = torch.from_numpy(self.data.labels[rows]).masked_fill(hidden, self.network.no_class)
         return clean, noise, time, labels
 
-    def _rows(self, step: int) -> np.ndarray[Any, Any]:
+    def _rows(self, step: int) -> npt.NDArray[np.int64]:
         """Which pictures a step sees: epochs without gaps, each in its own order."""
         size, count = self.config.batch_size, len(self.data)
         positions = np.arange(step * size, (step + 1) * size)
         rows = np.empty(size, dtype=np.int64)
         for epoch in np.unique(positions // count):
             if self._order is None or self._order[0] != epoch:
-                self._order = (int(epoch), np.random.default_rng((self.config.seed, int(epoch))).permutation(count))
+                self._order = (int(epoch), self._shuffled(int(epoch)))
             inside = positions // count == epoch
             rows[inside] = self._order[1][positions[inside] % count]
         return rows
+
+    def _shuffled(self, epoch: int) -> npt.NDArray[np.int64]:
+        return np.random.default_rng((self.config.seed, _ORDER, epoch)).permutation(len(self.data))
 
     def save(self) -> None:
         state = {
@@ -274,12 +278,12 @@ class _HeldOut:
         data = dataset.load("held-out", config.data)
         count = min(count, len(data))
         generator = torch.Generator().manual_seed(0)
-        clean = torch.from_numpy(data.images[:count]).float().view(count, *LATENT_SHAPE) / 127.5 - 1.0
+        clean = _to_latents(data.images[:count])
         noise = torch.randn(clean.shape, generator=generator)
         time = (torch.randperm(count, generator=generator) + 0.5) / count
         labels = torch.from_numpy(data.labels[:count])
         self.batches = list(
-            zip(*(part.to(device).split(250) for part in (clean, noise, time, labels)), strict=True)
+            zip(*(torch.split(part.to(device), 250) for part in (clean, noise, time, labels)), strict=True)
         )
         self.network = ImageNetwork(config.network).to(device)
         self.precision = config.precision
@@ -292,6 +296,11 @@ class _HeldOut:
         with _autocast(self.device, self.precision):
             losses = [velocity_loss(self.network, *batch) for batch in self.batches]
         return float(torch.cat(losses).mean())
+
+
+def _to_latents(images: npt.NDArray[np.uint8]) -> Tensor:
+    """Turns pictures of shape (n, 28, 28) into latents from -1 to 1."""
+    return torch.from_numpy(images).float().view(-1, *LATENT_SHAPE) / 127.5 - 1.0
 
 
 def _device(name: str) -> torch.device:
