@@ -20,10 +20,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pilotwave.errors import CheckpointError
-from pilotwave.training.checkpoint import write_atomically
+from pilotwave.storage import write_atomically
 
 FORMAT_VERSION = 1
 """Raised when older readers could not use a new file."""
+
+_KIND = "pilotwave."
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ def write_weights(
     """
     stored = {name: _narrow(name, tensor, dtype) for name, tensor in tensors.items()}
     header = {
-        "pilotwave_model": model,
-        "pilotwave_format": str(FORMAT_VERSION),
+        "kind": _KIND + model,
+        "format_version": str(FORMAT_VERSION),
         "config": json.dumps(dict(config), sort_keys=True),
-        "progress": json.dumps(dict(progress), sort_keys=True),
+        "training": json.dumps(dict(progress), sort_keys=True),
     }
     write_atomically(path, save(stored, metadata=header))
 
@@ -112,21 +114,23 @@ def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _check_header(header: Mapping[str, str], path: Path, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns config and progress, or says in one line why this is not the file asked for."""
-    found = header.get("pilotwave_model")
-    if found is None:
+    found = header.get("kind", "")
+    if not found.startswith(_KIND):
         raise CheckpointError(
             f"expected weights of model {model!r} at {path}, but its header names no pilotwave model"
         )
-    if found != model:
-        raise CheckpointError(f"expected weights of model {model!r} at {path}, but they are of model {found!r}")
-    version = header.get("pilotwave_format")
+    if found != _KIND + model:
+        raise CheckpointError(
+            f"expected weights of model {model!r} at {path}, but they are of model {found.removeprefix(_KIND)!r}"
+        )
+    version = header.get("format_version")
     if version != str(FORMAT_VERSION):
         raise CheckpointError(
             f"expected format {FORMAT_VERSION} of the weights at {path}, got {version}; "
             "train them again or install the pilotwave version that wrote them"
         )
     try:
-        config, progress = json.loads(header["config"]), json.loads(header["progress"])
+        config, progress = json.loads(header["config"]), json.loads(header["training"])
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"the header of {path} is damaged ({error}); copy or train it again") from error
     if not (isinstance(config, dict) and isinstance(progress, dict)):

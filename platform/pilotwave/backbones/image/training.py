@@ -22,7 +22,7 @@ from torch import Tensor
 from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.network import LATENT_SHAPE, ImageNetwork, ImageNetworkConfig, velocity_loss
 from pilotwave.errors import CheckpointError, InputError
-from pilotwave.training.checkpoint import load_checkpoint, save_checkpoint
+from pilotwave.storage import load_checkpoint, save_checkpoint
 from pilotwave.training.ema import ExponentialMovingAverage
 from pilotwave.training.progress import TrainingProgress
 from pilotwave.training.weights import write_weights

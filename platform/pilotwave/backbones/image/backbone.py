@@ -1,0 +1,219 @@
+"""The built-in image model as a backbone: class-conditional grey 28x28 pictures, sampled by DDIM with eta = 1.
+
+A latent is the picture itself, pixels from -1 (background) to 1. May import torch, the modules beside it, the
+samplers, and :mod:`pilotwave.training.weights`; diffusers is imported when a network is built.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+from pydantic import Field, ValidationError, field_validator
+from torch import Tensor
+
+from pilotwave.backbones.image.dataset import CLASS_NAMES
+from pilotwave.backbones.image.network import LATENT_SHAPE, ImageNetwork, ImageNetworkConfig, levels
+from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
+from pilotwave.backbones.samplers.ddim import ddim, ddim_schedule
+from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule
+from pilotwave.config.components import BackboneConfig
+from pilotwave.errors import CheckpointError
+from pilotwave.protocols import StepHook
+from pilotwave.samples import ImageSample, Invalid, Sample
+from pilotwave.training.weights import Weights, read_weights
+from pilotwave.types import Draw
+
+if TYPE_CHECKING:
+    from pilotwave.protocols import Backbone
+
+MODEL = "image"
+BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / "image.safetensors"
+_CHUNK = 256
+"""Pictures that go through the network together; keeps the memory of a large batch bounded."""
+
+
+class ImageBackboneConfig(BackboneConfig):
+    """``backbone: {kind: image}`` of a campaign file."""
+
+    packages: ClassVar[tuple[str, ...]] = ("diffusers",)
+    extra: ClassVar[str | None] = "images"
+    summary: ClassVar[str] = "clothes, grey 28x28, class-conditional (Fashion-MNIST); built in"
+    media: ClassVar[str] = "image"
+
+    kind: Literal["image"]
+    checkpoint: str = Field(
+        default="builtin", description="builtin, or the path of a .safetensors file from `pilotwave train image`."
+    )
+    steps: int = Field(default=20, ge=1, le=1000, description="Sampler steps K; each is a pass of the network.")
+    classes: tuple[int | str, ...] | None = Field(
+        default=None, min_length=1, description="Names or numbers of the classes to draw from; all if left out."
+    )
+    guidance_scale: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=20.0,
+        description="Classifier-free guidance: 1 is none, more is more typical of the class and twice the work.",
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
+        for name in classes or ():
+            class_index(name)
+        return classes
+
+    def class_weights(self) -> list[float]:
+        """Returns how often each class is drawn, relative to the others."""
+        weights = [0.0 if self.classes else 1.0] * len(CLASS_NAMES)
+        for name in self.classes or ():
+            weights[class_index(name)] += 1.0
+        return weights
+
+    def build(self, device: str = "auto") -> Backbone:
+        """Loads the model; see :meth:`BackboneConfig.build`."""
+        self.check_dependencies()
+        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint).expanduser()
+        return ImageBackbone(self, read_weights(path, model=MODEL), device)
+
+
+class ImageBackbone:
+    """The image model with its sampler and decoder; implements :class:`pilotwave.protocols.Backbone`.
+
+    Args:
+        config: Steps, classes and guidance.
+        weights: A trained network.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Raises:
+        CheckpointError: The weights do not fit the network that their header describes.
+    """
+
+    def __init__(self, config: ImageBackboneConfig, weights: Weights, device: str = "auto") -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.name = "image"
+        self.steps = config.steps
+        self.latent_shape: tuple[int, ...] = LATENT_SHAPE
+        self.condition_size = 1
+        self.media = "image"
+        self.device = device
+        self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-g{config.guidance_scale:g}"
+        self.guidance_scale = config.guidance_scale
+        self.training_progress = dict(weights.progress)
+        self._class_weights = config.class_weights()
+        self._network = _build_network(weights).to(device)
+        self._schedule = image_schedule(config.steps)
+
+    def draw_noise(self, draws: Sequence[Draw]) -> Tensor:
+        """Draws noise of shape (steps + 1, batch, 1, 28, 28), each sample from its own seed."""
+        return draw_noise_sequence(draws, self.steps, self.latent_shape)
+
+    def draw_conditions(self, draws: Sequence[Draw]) -> Tensor:
+        """Draws classes of shape (batch, 1), each from its own seed."""
+        return draw_categories(draws, self._class_weights, purpose="image class")[:, None]
+
+    @torch.no_grad()
+    def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
+        """Runs DDIM from noise to finished latents of shape (batch, 1, 28, 28).
+
+        Raises:
+            ValueError: A shape is wrong, or a condition is not a class.
+        """
+        batch = noise_sequence.shape[1]
+        if noise_sequence.shape != (self.steps + 1, batch, *self.latent_shape):
+            expected = (self.steps + 1, "batch", *self.latent_shape)
+            raise ValueError(f"expected a noise sequence of shape {expected}, got {tuple(noise_sequence.shape)}")
+        labels = self._labels(conditions, batch).to(self.device)
+
+        def velocity(sample: Tensor, step: SamplerStep) -> Tensor:
+            time = (step.timestep + 1) / self.steps
+            starts = range(0, max(batch, 1), _CHUNK)
+            return torch.cat([self._velocity(sample[i : i + _CHUNK], time, labels[i : i + _CHUNK]) for i in starts])
+
+        noise = noise_sequence.to(self.device, torch.float32)
+        return ddim(velocity, noise, self._schedule, "v_prediction", hook, clip_sample=1.0).cpu()
+
+    def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
+        """Rounds latents of shape (batch, 1, 28, 28) to pictures of 256 greys."""
+        labels = self._labels(conditions, len(latents)).tolist()
+        finite = torch.isfinite(latents).flatten(1).all(1).tolist()
+        greys = ((latents.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        pixels = greys.permute(0, 2, 3, 1).contiguous().numpy()
+        return [
+            ImageSample(pixels[i], CLASS_NAMES[label]) if finite[i] else Invalid("the latent is not finite")
+            for i, label in enumerate(labels)
+        ]
+
+    def align(self, moving: Tensor, fixed: Tensor, conditions: Tensor | None = None) -> Tensor:
+        """Returns ``moving``: pictures have a fixed frame."""
+        return moving
+
+    def _velocity(self, sample: Tensor, time: float, labels: Tensor) -> Tensor:
+        """Predicts velocities, pushed away from the unconditional ones (Ho and Salimans, 2022)."""
+        guided = self.guidance_scale != 1.0
+        if guided:
+            sample = sample.repeat(2, 1, 1, 1)
+            labels = torch.cat([labels, torch.full_like(labels, self._network.no_class)])
+        velocity: Tensor = self._network(sample, torch.full((len(sample),), time, device=sample.device), labels)
+        if not guided:
+            return velocity
+        conditional, unconditional = velocity.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def _labels(self, conditions: Tensor, batch: int) -> Tensor:
+        if conditions.shape != (batch, 1):
+            raise ValueError(f"expected conditions of shape ({batch}, 1), got {tuple(conditions.shape)}")
+        if batch and (int(conditions.min()) < 0 or int(conditions.max()) >= len(CLASS_NAMES)):
+            raise ValueError(
+                f"expected classes from 0 to {len(CLASS_NAMES) - 1}, got {conditions.flatten().tolist()}"
+            )
+        return conditions[:, 0].long()
+
+
+def class_index(name: int | str) -> int:
+    """Returns the number of a class given by name or number.
+
+    Raises:
+        ValueError: There is no such class; the message names the nearest one.
+    """
+    if isinstance(name, int):
+        if not 0 <= name < len(CLASS_NAMES):
+            raise ValueError(f"expected a class from 0 to {len(CLASS_NAMES) - 1}, got {name}")
+        return name
+    if name not in CLASS_NAMES:
+        nearest = difflib.get_close_matches(name, CLASS_NAMES, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"one of: {', '.join(CLASS_NAMES)}"
+        raise ValueError(f"there is no class {name!r}; {hint}")
+    return CLASS_NAMES.index(name)
+
+
+def image_schedule(steps: int) -> Schedule:
+    """Returns DDIM's table for the cosine schedule the model was trained on, steps equal in angle.
+
+    The model knows every time between 0 and 1, so the table holds exactly the times used, t = 1, ..., 1/steps.
+    """
+    signal_levels, _ = levels(torch.arange(1, steps + 1, dtype=torch.float64) / steps)
+    alphas_cumprod = signal_levels.square()
+    alphas_cumprod[-1] = 0.0  # cos(π/2) is 6e-17 in floating point; the first step must see noise alone
+    return ddim_schedule(alphas_cumprod, steps)
+
+
+def _build_network(weights: Weights) -> ImageNetwork:
+    try:
+        network = ImageNetwork(ImageNetworkConfig.model_validate(weights.config))
+        network.load_state_dict(dict(weights.tensors))
+    except (ValidationError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"the weights do not fit the image network ({reason}); train them again") from error
+    if network.config.classes != len(CLASS_NAMES):
+        raise CheckpointError(
+            f"expected an image model of {len(CLASS_NAMES)} classes, got {network.config.classes}"
+        )
+    return network.eval().requires_grad_(False)
+
+
+__all__ = ["BUILTIN_WEIGHTS", "MODEL", "ImageBackbone", "ImageBackboneConfig", "class_index", "image_schedule"]
