@@ -1,0 +1,168 @@
+"""A process of its own for code that may hang, crash or print: started, spoken to, killed whole.
+
+The mechanism only; which questions are asked and what a death means for an evaluation is decided in
+:mod:`pilotwave.execution.oracle_process`. May import the standard library and :mod:`pilotwave.execution.frames`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pilotwave.execution.frames import receive_frame, send_frame
+
+_LOG = logging.getLogger(__name__)
+_GUARD = Path(__file__).with_name("oracle_guard.py")
+_KEPT_LINES = 200
+_GRACE_SECONDS = 2.0
+_KILL_SECONDS = 5.0
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+SINGLE_THREADED: Mapping[str, str] = dict.fromkeys(_THREAD_VARIABLES, "1")
+"""Numerical libraries read these at import; without them every evaluator takes all cores (xTB: 10x slower)."""
+
+
+class WorkerDiedError(Exception):
+    """The process ended before it replied; the message says how, with the last line that it wrote."""
+
+
+class WorkerProcess:
+    """A running worker. One thread speaks to it; :meth:`kill` may be called from any."""
+
+    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+        """Starts guard and worker.
+
+        Args:
+            name: For the log.
+            environment: Added to this process's own environment, before anything is imported there.
+        """
+        self._name = name
+        self._channel, worker_end = socket.socketpair()
+        self._lifeline, guard_end = socket.socketpair()
+        with worker_end, guard_end:
+            fds = guard_end.fileno(), worker_end.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_GUARD), *map(str, fds), json.dumps(sys.path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                pass_fds=fds,
+                start_new_session=True,
+            )
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reader = threading.Thread(target=self._read_output, name=f"{name} output", daemon=True)
+        self._reader.start()
+
+    def send(self, message: object, deadline: float) -> None:
+        """Sends a message.
+
+        Raises:
+            TimeoutError: The deadline (``time.monotonic``) passed before all of it was taken.
+            WorkerDiedError: The worker is gone.
+        """
+        try:
+            send_frame(self._channel, message, deadline)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise WorkerDiedError(self._obituary()) from error
+
+    def receive(self, deadline: float) -> Any:
+        """Waits for a message; raises as :meth:`send` does."""
+        try:
+            return receive_frame(self._channel, deadline)
+        except TimeoutError:
+            raise
+        except (EOFError, OSError) as error:
+            raise WorkerDiedError(self._obituary()) from error
+
+    def recent_output(self) -> list[str]:
+        """Returns the last lines that the worker wrote to its standard streams, at most 200."""
+        return list(self._lines)
+
+    def kill(self) -> None:
+        """Kills the worker and everything that it started, and waits until they are gone."""
+        with contextlib.suppress(OSError):
+            self._lifeline.shutdown(socket.SHUT_WR)  # wakes the guard, which can still report the wait status
+        try:
+            self._process.wait(_KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            _LOG.warning("%s: its guard did not end within %.0f s and was killed", self._name, _KILL_SECONDS)
+            self._process.kill()
+            self._process.wait()
+        self._reader.join(1.0)
+
+    def close(self) -> None:
+        """Lets an idle worker end by itself, then makes sure."""
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_SECONDS)
+        self.kill()
+        self._channel.close()
+        self._lifeline.close()
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stream:
+            for line in stream:
+                text = line.decode(errors="replace").rstrip()[:2000]
+                if text:
+                    self._lines.append(text)
+                    _LOG.debug("%s: %s", self._name, text)
+
+    def _obituary(self) -> str:
+        """Says how the worker ended, after making sure that it did."""
+        status = self._wait_status()
+        self.kill()
+        last = f"; its last line: {self._lines[-1]}" if self._lines else ""
+        return f"the oracle's process {describe_wait_status(status)}{last}"
+
+    def _wait_status(self) -> int | None:
+        self._lifeline.settimeout(_KILL_SECONDS)
+        with contextlib.suppress(OSError, struct.error):
+            (status,) = struct.unpack("<i", self._lifeline.recv(4))
+            return int(status)
+        return None
+
+
+def describe_wait_status(status: int | None) -> str:
+    """Puts the wait status of a process into words."""
+    if status is None:
+        return "is gone"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        hint = "out of memory?" if name == "SIGKILL" else (signal.strsignal(number) or "").lower()
+        return f"was killed by {name} ({hint})"
+    code = os.WEXITSTATUS(status)
+    hint = " (128 + SIGKILL: out of memory?)" if code == 128 + signal.SIGKILL else ""
+    return f"exited with code {code}{hint}"
+
+
+def deadline_after(seconds: float) -> float:
+    """Returns the moment so many seconds from now on the clock of ``time.monotonic``."""
+    return time.monotonic() + seconds
+
+
+__all__ = ["SINGLE_THREADED", "WorkerDiedError", "WorkerProcess", "deadline_after", "describe_wait_status"]
