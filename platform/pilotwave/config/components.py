@@ -41,7 +41,7 @@ class ComponentConfig(BaseModel):
         summary: One line for ``pilotwave list``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str | None] = None
     summary: ClassVar[str] = ""

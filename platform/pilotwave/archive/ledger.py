@@ -1,0 +1,308 @@
+"""The ledger: an append-only sqlite file of everything a campaign asked and was answered.
+
+It is written before an oracle is asked (``reserved``) and before an answer is acknowledged (``settled``),
+each time synchronised to disk, so that after ``kill -9`` of anything a campaign resumes with no answer lost
+and none paid for twice. Triggers refuse updates and deletions. Readers (``status``, ``top``, reports) may
+open it while a campaign writes. May import :mod:`pilotwave.types`, :mod:`pilotwave.samples` and
+:mod:`pilotwave.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pilotwave.archive.records import evaluation_from_json, evaluation_to_json
+from pilotwave.errors import RunDirectoryError, StorageError
+from pilotwave.samples import sample_from_payload
+from pilotwave.types import Candidate, Evaluation
+
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE candidates (
+    query_id TEXT PRIMARY KEY,
+    proposal INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    noise_sequence BLOB NOT NULL,
+    noise_shape TEXT NOT NULL,
+    latent BLOB NOT NULL,
+    condition BLOB NOT NULL,
+    identity TEXT,
+    media TEXT,
+    sample_fields TEXT,
+    sample_blob BLOB,
+    infeasible TEXT,
+    properties TEXT NOT NULL
+);
+CREATE INDEX candidates_of_proposal ON candidates (proposal);
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    time REAL NOT NULL,
+    kind TEXT NOT NULL,
+    record TEXT NOT NULL
+);
+"""
+_APPEND_ONLY = """
+CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+
+class EventKind(StrEnum):
+    """What can happen in a campaign; the record of each is stated."""
+
+    STARTED = "started"
+    """A driver took the campaign up: ``{"host", "pid", "resumed", "queries"}``."""
+    ASKED = "asked"
+    """The algorithm was asked: ``{"proposal", "count"}``."""
+    GENERATED = "generated"
+    """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``."""
+    RESERVED = "reserved"
+    """An oracle is about to be asked: ``{"query_id", "attempt"}``."""
+    ATTEMPTED = "attempted"
+    """An attempt failed and will be repeated: an evaluation."""
+    SETTLED = "settled"
+    """A query ended for good: an evaluation."""
+    TOLD = "told"
+    """The algorithm was told, in this order: ``{"query_ids"}``."""
+    STOPPED = "stopped"
+    """A driver laid the campaign down: ``{"reason", "busy": {...}}``."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the ledger.
+
+    Attributes:
+        sequence: Counts up, from 1.
+        time: Seconds since the epoch, UTC.
+        kind: What happened.
+        record: JSON-compatible; see :class:`EventKind`.
+    """
+
+    sequence: int
+    time: float
+    kind: EventKind
+    record: Mapping[str, Any]
+
+    def evaluation(self) -> Evaluation:
+        """Returns the evaluation of an ``ATTEMPTED`` or ``SETTLED`` event."""
+        return evaluation_from_json(self.record)
+
+
+class Ledger:
+    """An open ledger; one writer at a time, any number of readers.
+
+    Use :meth:`create` or :meth:`open`; close it, or use it as a context manager.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, meta: Mapping[str, str]) -> Self:
+        """Creates a ledger.
+
+        Args:
+            path: The file; it must not exist.
+            meta: What it belongs to, e.g. ``{"campaign": digest}``.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        if path.exists():
+            raise RunDirectoryError(f"{path} exists already; resume its campaign or choose another run directory")
+        with _storage_errors(path):
+            connection = _connect(path, read_only=False)
+            with connection:
+                connection.executescript(_SCHEMA)
+                for table in ("candidates", "events"):
+                    for verb in ("UPDATE", "DELETE"):
+                        connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
+                rows = {**meta, "format": str(FORMAT)}
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        return cls(connection, path)
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Self:
+        """Opens a ledger.
+
+        Raises:
+            RunDirectoryError: There is none, or it is of another format.
+            StorageError: It cannot be read.
+        """
+        if not path.exists():
+            raise RunDirectoryError(f"{path}: no ledger here; give the directory of a run, e.g. runs/demo")
+        with _storage_errors(path):
+            ledger = cls(_connect(path, read_only=read_only), path)
+            found = ledger.meta().get("format")
+        if found != str(FORMAT):
+            raise RunDirectoryError(f"{path}: expected ledger format {FORMAT}, got {found}; use a newer pilotwave")
+        return ledger
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+    def meta(self) -> dict[str, str]:
+        """Returns what the ledger belongs to."""
+        return dict(self._connection.execute("SELECT key, value FROM meta"))
+
+    def append(self, kind: EventKind, record: Mapping[str, Any]) -> Event:
+        """Writes one event; when this returns it is on the disk.
+
+        Raises:
+            StorageError: It could not be written; nothing of it was.
+        """
+        with _storage_errors(self.path), self._connection:
+            return self._insert_event(kind, record)
+
+    def settle(self, kind: EventKind, evaluation: Evaluation) -> Event:
+        """Writes the end of an attempt (``ATTEMPTED``) or of a query (``SETTLED``)."""
+        return self.append(kind, evaluation_to_json(evaluation))
+
+    def add_candidates(self, candidates: Sequence[Candidate], record: Mapping[str, Any]) -> Event:
+        """Writes the candidates of a proposal and its ``GENERATED`` event, all or nothing."""
+        rows = [_candidate_row(candidate) for candidate in candidates]
+        with _storage_errors(self.path), self._connection:
+            self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
+            return self._insert_event(EventKind.GENERATED, record)
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yields the events with a sequence number above ``after``, in order."""
+        query = "SELECT sequence, time, kind, record FROM events WHERE sequence > ? ORDER BY sequence"
+        with _storage_errors(self.path):
+            for sequence, when, kind, record in self._connection.execute(query, (after,)):
+                yield Event(sequence, when, EventKind(kind), json.loads(record))
+
+    def candidate(self, query_id: str) -> Candidate:
+        """Returns one candidate.
+
+        Raises:
+            KeyError: No such query id.
+        """
+        found = self.candidates([query_id])
+        if not found:
+            raise KeyError(query_id)
+        return found[0]
+
+    def candidates(self, query_ids: Sequence[str]) -> list[Candidate]:
+        """Returns the candidates of these ids that exist, in the order given."""
+        found = {}
+        with _storage_errors(self.path):
+            for start in range(0, len(query_ids), 500):
+                part = query_ids[start : start + 500]
+                query = f"SELECT * FROM candidates WHERE query_id IN ({', '.join('?' * len(part))})"
+                for row in self._connection.execute(query, part):
+                    found[row[0]] = _candidate_of(row)
+        return [found[query_id] for query_id in query_ids if query_id in found]
+
+    def feasible_identities(self) -> set[str]:
+        """Returns the identities of all samples that an oracle may be or was asked about."""
+        query = "SELECT identity FROM candidates WHERE infeasible IS NULL AND identity IS NOT NULL"
+        with _storage_errors(self.path):
+            return {row[0] for row in self._connection.execute(query)}
+
+    def _insert_event(self, kind: EventKind, record: Mapping[str, Any]) -> Event:
+        now = time.time()
+        text = json.dumps(record, allow_nan=False, sort_keys=True)
+        cursor = self._connection.execute(
+            "INSERT INTO events (time, kind, record) VALUES (?, ?, ?)", (now, kind.value, text)
+        )
+        return Event(int(cursor.lastrowid or 0), now, kind, record)
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+    connection = sqlite3.connect(uri, uri=True, timeout=30.0, check_same_thread=False)
+    if not read_only:
+        # Write-ahead logging lets `status` read while a campaign writes; FULL makes every commit durable.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@contextlib.contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+        if isinstance(error, sqlite3.IntegrityError):
+            raise
+        raise StorageError(
+            f"{path}: the ledger cannot be read or written: {error}; free some disk space or mend the mount, "
+            "then run `pilotwave resume` (no settled answer is lost)"
+        ) from error
+
+
+def _candidate_row(candidate: Candidate) -> tuple[Any, ...]:
+    identity, media, fields, blob = None, None, None, None
+    if candidate.sample is not None:
+        identity, media = candidate.sample.identity(), candidate.sample.media
+        payload, blob = candidate.sample.payload()
+        fields = json.dumps(payload, sort_keys=True)
+    return (
+        candidate.query_id,
+        candidate.proposal,
+        candidate.seed,
+        _to_bytes(candidate.noise_sequence, torch.float32),
+        json.dumps(list(candidate.noise_sequence.shape)),
+        _to_bytes(candidate.latent, torch.float32),
+        _to_bytes(candidate.condition, torch.int64),
+        identity,
+        media,
+        fields,
+        blob,
+        candidate.infeasible,
+        json.dumps(dict(candidate.properties), sort_keys=True),
+    )
+
+
+def _candidate_of(row: Sequence[Any]) -> Candidate:
+    query_id, proposal, seed, noise, shape, latent, condition, _, media, fields, blob, infeasible, properties = row
+    noise_shape = json.loads(shape)
+    return Candidate(
+        query_id=query_id,
+        seed=seed,
+        proposal=proposal,
+        noise_sequence=_from_bytes(noise, np.float32).reshape(noise_shape),
+        latent=_from_bytes(latent, np.float32).reshape(noise_shape[1:]),
+        condition=_from_bytes(condition, np.int64),
+        sample=None if media is None else sample_from_payload(media, json.loads(fields), blob),
+        infeasible=infeasible,
+        properties=json.loads(properties),
+    )
+
+
+def _to_bytes(tensor: Tensor, dtype: torch.dtype) -> bytes:
+    return bytes(tensor.detach().to("cpu", dtype).contiguous().numpy().tobytes())
+
+
+def _from_bytes(blob: bytes, dtype: type[np.generic]) -> Tensor:
+    return torch.from_numpy(np.frombuffer(blob, dtype=dtype).copy())
+
+
+__all__ = ["FORMAT", "Event", "EventKind", "Ledger"]

@@ -1,0 +1,156 @@
+"""The directory of one run: which files it holds, whose it is, and a lock so that one driver has it.
+
+::
+
+    RUN_DIR/
+        campaign.yaml        the resolved campaign
+        ledger.sqlite        everything asked and answered
+        checkpoints/         states of the algorithm
+        receipts/            answers on their way into the ledger
+        results/             tables and pictures for people
+
+May import :mod:`pilotwave.archive`, :mod:`pilotwave.config` and :mod:`pilotwave.errors`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from pilotwave.archive.ledger import Ledger
+from pilotwave.config.campaign import CampaignConfig
+from pilotwave.config.loading import check_campaign, read_yaml
+from pilotwave.errors import ConfigError, RunDirectoryError, StorageError
+from pilotwave.storage import write_atomically
+
+
+class RunDirectory:
+    """A run's directory; nothing is created until :meth:`create`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+
+    @property
+    def campaign_file(self) -> Path:
+        """The resolved campaign."""
+        return self.path / "campaign.yaml"
+
+    @property
+    def ledger_file(self) -> Path:
+        """The ledger."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States of the algorithm."""
+        return self.path / "checkpoints"
+
+    @property
+    def receipts(self) -> Path:
+        """Answers on their way into the ledger."""
+        return self.path / "receipts"
+
+    @property
+    def results(self) -> Path:
+        """Tables and pictures for people."""
+        return self.path / "results"
+
+    def exists(self) -> bool:
+        """Says whether a run was begun here."""
+        return self.ledger_file.exists()
+
+    def create(self, config: CampaignConfig) -> None:
+        """Makes the directory, the resolved campaign and an empty ledger.
+
+        Raises:
+            RunDirectoryError: It holds something already.
+            StorageError: It cannot be written.
+        """
+        if self.exists():
+            raise RunDirectoryError(self.whose(config))
+        if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
+            raise RunDirectoryError(f"{self.path} is not empty and holds no run; choose another --run-dir")
+        try:
+            for folder in (self.checkpoints, self.receipts, self.results):
+                folder.mkdir(parents=True, exist_ok=True)
+            fields = config.model_dump(mode="json")
+            write_atomically(self.campaign_file, yaml.safe_dump(fields, sort_keys=False).encode())
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: {error.strerror}; choose another --run-dir"
+            ) from error
+        Ledger.create(self.ledger_file, {"campaign": config.identity(), "name": config.name}).close()
+
+    def whose(self, config: CampaignConfig) -> str:
+        """Returns the one line for a directory that holds a run already."""
+        try:
+            self.check_identity(config)
+        except RunDirectoryError as error:
+            return str(error)
+        return f"{self.path} holds this campaign already; continue it with: pilotwave resume {self.path}"
+
+    def config(self) -> CampaignConfig:
+        """Reads the resolved campaign back.
+
+        Raises:
+            RunDirectoryError: There is no run here, or its campaign does not match its ledger.
+        """
+        if not self.exists():
+            raise RunDirectoryError(f"{self.path}: no run here; give the directory of a run, e.g. runs/demo")
+        try:
+            fields, lines = read_yaml(self.campaign_file)
+            config = check_campaign(fields, source=str(self.campaign_file), base_dir=self.path, lines=lines)
+        except ConfigError as error:
+            raise RunDirectoryError(f"{self.path} cannot be resumed: {error}") from error
+        self.check_identity(config)
+        return config
+
+    def check_identity(self, config: CampaignConfig) -> None:
+        """Makes sure that the ledger belongs to this campaign.
+
+        Raises:
+            RunDirectoryError: It does not.
+        """
+        with Ledger.open(self.ledger_file, read_only=True) as ledger:
+            if ledger.meta().get("campaign") != config.identity():
+                raise RunDirectoryError(
+                    f"{self.path} belongs to another campaign; choose another --run-dir, or undo the change in "
+                    f"{self.campaign_file.name} (queries, failures, runtime and tracking may be changed)"
+                )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the directory for one driver; the lock goes with the process, also after ``kill -9``.
+
+        Raises:
+            RunDirectoryError: Another process holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: {error.strerror}; choose another --run-dir"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise RunDirectoryError(
+                    f"{self.path} is in use by another pilotwave process; wait for it or stop it first"
+                ) from None
+            raise StorageError(f"{self.path} cannot be locked: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+
+__all__ = ["RunDirectory"]

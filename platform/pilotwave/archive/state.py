@@ -1,0 +1,140 @@
+"""What a ledger says about a campaign right now: a pure reduction of its events.
+
+The loop, ``resume``, ``status`` and the reports share it, so none of them can count differently. May import
+:mod:`pilotwave.archive.ledger` and :mod:`pilotwave.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pilotwave.archive.ledger import Event, EventKind
+from pilotwave.types import Evaluation, Status
+
+
+@dataclass
+class ProposalState:
+    """One proposal.
+
+    Attributes:
+        number: Its place in the campaign.
+        count: How many feasible candidates were wanted.
+        query_ids: The feasible ones that were made, in order; empty until generated.
+        generated: Whether its candidates are in the ledger.
+        drawn: How many candidates were made in all.
+        passes: Sampler runs a candidate.
+        seconds: How long generating took.
+    """
+
+    number: int
+    count: int
+    query_ids: tuple[str, ...] = ()
+    generated: bool = False
+    drawn: int = 0
+    passes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class CampaignState:
+    """Everything that can be counted.
+
+    Attributes:
+        proposals: By number.
+        reserved: The last attempt at each query for which an oracle was (about to be) asked.
+        settled: The final evaluation of each query.
+        told: Query ids the algorithm knows, in order.
+        attempted: How many attempts failed and were repeated.
+        sequence: Of the last event.
+        started: Time of the first event, or None.
+        stopped: Why the last driver laid it down, or None while one runs (or was killed).
+        active_seconds: Wall time during which a driver was at work, kills included up to the last event.
+    """
+
+    proposals: dict[int, ProposalState] = field(default_factory=dict)
+    reserved: dict[str, int] = field(default_factory=dict)
+    settled: dict[str, Evaluation] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+    attempted: int = 0
+    sequence: int = 0
+    started: float | None = None
+    stopped: str | None = None
+    active_seconds: float = 0.0
+    last_time: float | None = None
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> CampaignState:
+        """Reduces the events of a ledger, in order."""
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        """Takes one more event into account."""
+        self._clock(event)
+        record = event.record
+        match event.kind:
+            case EventKind.STARTED:
+                self.stopped = None
+            case EventKind.ASKED:
+                self.proposals[record["proposal"]] = ProposalState(record["proposal"], record["count"])
+            case EventKind.GENERATED:
+                proposal = self.proposals[record["proposal"]]
+                proposal.generated = True
+                proposal.query_ids = tuple(record["feasible"])
+                proposal.drawn = len(record["query_ids"])
+                proposal.passes = record["passes"]
+                proposal.seconds = record["seconds"]
+            case EventKind.RESERVED:
+                self.reserved[record["query_id"]] = record["attempt"]
+            case EventKind.ATTEMPTED:
+                self.attempted += 1
+            case EventKind.SETTLED:
+                evaluation = event.evaluation()
+                self.settled[evaluation.query_id] = evaluation
+            case EventKind.TOLD:
+                self.told.extend(record["query_ids"])
+            case EventKind.STOPPED:
+                self.stopped = record["reason"]
+        self.sequence = event.sequence
+
+    @property
+    def spent(self) -> int:
+        """Queries for which an oracle was asked; answers taken from memory are free."""
+        return len(self.reserved)
+
+    @property
+    def answered(self) -> int:
+        """Queries with a value."""
+        return sum(evaluation.status is Status.OK for evaluation in self.settled.values())
+
+    @property
+    def failed(self) -> int:
+        """Queries that were paid for and have no value."""
+        return sum(evaluation.status in (Status.FAILED, Status.TIMED_OUT) for evaluation in self.settled.values())
+
+    @property
+    def infeasible(self) -> int:
+        """Candidates that were made and never asked about."""
+        return sum(proposal.drawn - len(proposal.query_ids) for proposal in self.proposals.values())
+
+    def open_queries(self) -> list[str]:
+        """Returns the feasible candidates whose query has not ended, in the order they were proposed."""
+        return [
+            query_id
+            for number in sorted(self.proposals)
+            for query_id in self.proposals[number].query_ids
+            if query_id not in self.settled
+        ]
+
+    def _clock(self, event: Event) -> None:
+        if self.started is None:
+            self.started = event.time
+        if self.last_time is not None and event.kind is not EventKind.STARTED:
+            self.active_seconds += max(0.0, event.time - self.last_time)
+        self.last_time = event.time
+
+
+__all__ = ["CampaignState", "ProposalState"]

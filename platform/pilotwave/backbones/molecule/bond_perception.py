@@ -1,0 +1,250 @@
+"""Which atoms are bonded, and how: from united-atom positions to bond orders.
+
+Connectivity comes from a distance threshold per element pair. Bond orders come from an exact branch-and-bound
+search: among all assignments in which every valence is met, the one whose bond lengths fit best. In *strict*
+mode the sampled hydrogen counts are binding; in *repair* mode they are soft evidence, and the search minimises
+bond-length chi-squared + `HYDROGEN_PENALTY` * (hydrogens added or removed), again exactly.
+
+Small rings cannot hold a linear atom, so triple bonds and cumulated double bonds inside rings of up to seven
+atoms are not admitted: an oracle that rewards them would otherwise be fed impossible molecules.
+
+May import: numpy and `representation`; neither torch nor RDKit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotwave.backbones.molecule.representation import MOST_HYDROGENS, VALENCE
+
+HYDROGEN_PENALTY = 8.0
+LARGEST_STRAINED_RING = 7
+
+# Mean and spread (Å) of bond lengths in QM9 by element pair and Kekulé order. The spread includes conjugation
+# and ring strain, and is floored so that a sample's own noise is not taken for chemistry.
+BOND_LENGTHS: dict[str, dict[int, tuple[float, float]]] = {
+    "CC": {1: (1.52, 0.04), 2: (1.35, 0.035), 3: (1.205, 0.03)},
+    "CN": {1: (1.45, 0.045), 2: (1.29, 0.035), 3: (1.157, 0.03)},
+    "CO": {1: (1.41, 0.04), 2: (1.21, 0.03)},
+    "CF": {1: (1.34, 0.03)},
+    "NN": {1: (1.38, 0.05), 2: (1.28, 0.05), 3: (1.12, 0.03)},
+    "NO": {1: (1.39, 0.05), 2: (1.21, 0.04)},
+    "OO": {1: (1.45, 0.05)},
+}
+
+# Longest distance (Å) still taken for a bond: between the longest bond and the shortest non-bonded distance.
+BOND_THRESHOLDS: dict[str, float] = {
+    "CC": 1.72, "CN": 1.66, "CO": 1.63, "CF": 1.52, "NN": 1.63, "NO": 1.60,
+    "OO": 1.60, "FN": 1.55, "FO": 1.55, "FF": 1.5,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PerceivedBonds:
+    """An assignment in which every valence is met.
+
+    Attributes:
+        bonds: (first atom, second atom, order) for every bond.
+        hydrogens: hydrogens on each atom.
+        chi_squared: sum over bonds of ((length - mean) / spread)².
+        repaired_hydrogens: how many hydrogens differ from the sampled ones, summed over atoms.
+    """
+
+    bonds: tuple[tuple[int, int, int], ...]
+    hydrogens: tuple[int, ...]
+    chi_squared: float
+    repaired_hydrogens: int
+
+
+def pair_key(first: str, second: str) -> str:
+    """Names an element pair independently of its order: `CN` for nitrogen and carbon."""
+    return first + second if first <= second else second + first
+
+
+def connect(elements: Sequence[str], positions: NDArray[np.floating]) -> list[tuple[int, int, float]]:
+    """Lists the bonded pairs.
+
+    Args:
+        elements: element symbols, one per atom.
+        positions: coordinates in Å, shape (atoms, 3).
+
+    Returns:
+        (first atom, second atom, distance in Å) for each pair closer than its threshold.
+    """
+    coordinates = np.asarray(positions, dtype=np.float64)
+    distances = np.linalg.norm(coordinates[:, None] - coordinates[None], axis=-1).tolist()
+    return [
+        (first, second, distances[first][second])
+        for first in range(len(elements))
+        for second in range(first + 1, len(elements))
+        if distances[first][second] < BOND_THRESHOLDS[pair_key(elements[first], elements[second])]
+    ]
+
+
+def is_connected(atoms: int, edges: Sequence[tuple[int, int, float]]) -> bool:
+    """Says whether the bonded pairs join all atoms into one fragment."""
+    neighbours = _neighbours(atoms, edges)
+    seen, frontier = {0}, [0]
+    while frontier:
+        for neighbour in neighbours[frontier.pop()]:
+            if neighbour not in seen:
+                seen.add(neighbour)
+                frontier.append(neighbour)
+    return len(seen) == atoms
+
+
+def assign_bond_orders(
+    elements: Sequence[str],
+    hydrogens: Sequence[int],
+    edges: Sequence[tuple[int, int, float]],
+    hydrogen_penalty: float = math.inf,
+) -> PerceivedBonds | None:
+    """Finds the bond orders of least cost, exactly.
+
+    Args:
+        elements: element symbols, one per atom.
+        hydrogens: sampled number of hydrogens on each atom.
+        edges: bonded pairs with their lengths (Å), from `connect`.
+        hydrogen_penalty: cost of adding or removing one hydrogen; infinite (the default) forbids it.
+
+    Returns:
+        The best assignment, or None if none meets every valence.
+    """
+    search = _BondOrderSearch(elements, hydrogens, edges, hydrogen_penalty)
+    return search.solve()
+
+
+class _BondOrderSearch:
+    """Depth-first branch and bound over the edges, cheapest order first."""
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        hydrogens: Sequence[int],
+        edges: Sequence[tuple[int, int, float]],
+        hydrogen_penalty: float,
+    ) -> None:
+        self.edges = edges
+        self.hydrogens = hydrogens
+        self.penalty = hydrogen_penalty
+        self.most_hydrogens = [MOST_HYDROGENS[element] for element in elements]
+        self.room = [VALENCE[element] for element in elements]
+        self.open_edges = [0] * len(elements)
+        for first, second, _ in edges:
+            self.open_edges[first] += 1
+            self.open_edges[second] += 1
+        self.choices = [self._costs(elements, *edge) for edge in edges]
+        self.cheapest_rest = [0.0] * (len(edges) + 1)
+        for index in range(len(edges) - 1, -1, -1):
+            least = min((cost for cost, _ in self.choices[index]), default=math.inf)
+            self.cheapest_rest[index] = self.cheapest_rest[index + 1] + least
+        self._forbid_linear_atoms_in_small_rings(len(elements))
+        self.orders = [0] * len(edges)
+        self.best_cost = math.inf
+        self.best: tuple[list[int], list[int]] | None = None
+
+    @staticmethod
+    def _costs(elements: Sequence[str], first: int, second: int, length: float) -> list[tuple[float, int]]:
+        table = BOND_LENGTHS.get(pair_key(elements[first], elements[second]), {})
+        return sorted((((length - mean) / spread) ** 2, order) for order, (mean, spread) in table.items())
+
+    def _forbid_linear_atoms_in_small_rings(self, atoms: int) -> None:
+        """Removes triple bonds in small rings, and notes edge pairs that may not both be double."""
+        neighbours = _neighbours(atoms, self.edges)
+        self.cumulated: list[list[int]] = [[] for _ in self.edges]
+        for index, (first, second, _) in enumerate(self.edges):
+            around = _path_length(neighbours, first, second, avoid_edge=(first, second))
+            if around + 1 <= LARGEST_STRAINED_RING:
+                self.choices[index] = [choice for choice in self.choices[index] if choice[1] < 3]
+            for earlier in range(index):
+                shared = {first, second} & set(self.edges[earlier][:2])
+                if len(shared) != 1:
+                    continue
+                ends = ({first, second} | set(self.edges[earlier][:2])) - shared
+                between = _path_length(neighbours, *sorted(ends), avoid_atom=shared.pop())
+                if between + 2 <= LARGEST_STRAINED_RING:
+                    self.cumulated[index].append(earlier)
+
+    def solve(self) -> PerceivedBonds | None:
+        if all(room >= open_edges for room, open_edges in zip(self.room, self.open_edges, strict=True)):
+            self._descend(0, 0.0)
+        if self.best is None:
+            return None
+        orders, hydrogens = self.best
+        repaired = sum(abs(new - old) for new, old in zip(hydrogens, self.hydrogens, strict=True))
+        bonds = tuple((edge[0], edge[1], order) for edge, order in zip(self.edges, orders, strict=True))
+        chi_squared = self.best_cost - (self.penalty * repaired if repaired else 0.0)
+        return PerceivedBonds(bonds, tuple(hydrogens), chi_squared, repaired)
+
+    def _descend(self, index: int, cost: float) -> None:
+        if cost + self.cheapest_rest[index] >= self.best_cost:
+            return
+        if index == len(self.edges):
+            self.best_cost, self.best = cost, (self.orders.copy(), self.room.copy())
+            return
+        first, second, _ = self.edges[index]
+        self.open_edges[first] -= 1
+        self.open_edges[second] -= 1
+        for choice_cost, order in self.choices[index]:
+            if order == 2 and any(self.orders[other] == 2 for other in self.cumulated[index]):
+                continue
+            self.room[first] -= order
+            self.room[second] -= order
+            closing = self._closing_cost(first) + self._closing_cost(second)
+            if closing < math.inf:
+                self.orders[index] = order
+                self._descend(index + 1, cost + choice_cost + closing)
+                self.orders[index] = 0
+            self.room[first] += order
+            self.room[second] += order
+        self.open_edges[first] += 1
+        self.open_edges[second] += 1
+
+    def _closing_cost(self, atom: int) -> float:
+        """Cost of the hydrogens an atom ends with once its last bond is set; infinite if impossible."""
+        room = self.room[atom]
+        if self.open_edges[atom]:
+            return 0.0 if room >= self.open_edges[atom] else math.inf
+        if not 0 <= room <= self.most_hydrogens[atom]:
+            return math.inf
+        change = abs(room - self.hydrogens[atom])
+        return self.penalty * change if change else 0.0
+
+
+def _neighbours(atoms: int, edges: Sequence[tuple[int, int, float]]) -> list[list[int]]:
+    neighbours: list[list[int]] = [[] for _ in range(atoms)]
+    for first, second, _ in edges:
+        neighbours[first].append(second)
+        neighbours[second].append(first)
+    return neighbours
+
+
+def _path_length(
+    neighbours: list[list[int]],
+    start: int,
+    goal: int,
+    avoid_edge: tuple[int, int] | None = None,
+    avoid_atom: int | None = None,
+) -> int:
+    """Bonds on the shortest path from start to goal that avoids an edge or an atom; a large number if none."""
+    seen = {start} if avoid_atom is None else {start, avoid_atom}
+    frontier, length = [start], 0
+    while frontier:
+        length += 1
+        reached = []
+        for atom in frontier:
+            for neighbour in neighbours[atom]:
+                if avoid_edge is not None and {atom, neighbour} == set(avoid_edge):
+                    continue
+                if neighbour == goal:
+                    return length
+                if neighbour not in seen:
+                    seen.add(neighbour)
+                    reached.append(neighbour)
+        frontier = reached
+    return 10_000

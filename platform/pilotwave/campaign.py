@@ -1,0 +1,259 @@
+"""A campaign from Python: load, run, resume, look at the best.
+
+::
+
+    from pilotwave import Campaign
+    result = Campaign.from_yaml("campaign.yaml").run()
+    for row in result.best(10):
+        print(row.label, row.value)
+
+May import the core; runtimes, oracles, backbones and algorithms come through the configuration.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilotwave.archive.ledger import Ledger
+from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.config import loading
+from pilotwave.config.campaign import CampaignConfig
+from pilotwave.config.components import BackboneConfig, OracleConfig
+from pilotwave.config.given import GivenBackboneConfig, GivenOracleConfig
+from pilotwave.errors import InputError
+from pilotwave.execution.callable_oracle import CallableOracleConfig
+from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Progress, never
+from pilotwave.protocols import Backbone, Oracle
+
+if TYPE_CHECKING:
+    from pilotwave.report.ranking import Ranked
+
+
+@dataclass(frozen=True)
+class CampaignResult:
+    """What a campaign left behind.
+
+    Attributes:
+        run_dir: Where the ledger, the checkpoints and the results are.
+        outcome: How this driver ended.
+    """
+
+    run_dir: Path
+    outcome: Outcome
+
+    def best(self, count: int = 10) -> list[Ranked]:
+        """Returns the best distinct samples, best first."""
+        from pilotwave.report.ranking import best
+
+        return best(self.run_dir, count)
+
+
+class Campaign:
+    """One campaign: a checked configuration that can be run and resumed.
+
+    Args:
+        config: Checked.
+    """
+
+    def __init__(self, config: CampaignConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
+        """Reads a campaign file.
+
+        Args:
+            path: The file.
+            overrides: ``"budget.queries=400"``.
+
+        Raises:
+            ConfigError: One line that says what is wrong and where.
+        """
+        return cls(loading.load_campaign(Path(path), overrides))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Campaign:
+        """Takes the fields of a campaign file.
+
+        Raises:
+            ConfigError: One line that says what is wrong and where.
+        """
+        return cls(loading.check_campaign(fields))
+
+    @classmethod
+    def of_run(cls, run_dir: str | Path) -> Campaign:
+        """Reads the campaign of a run.
+
+        Raises:
+            RunDirectoryError: There is none, or it was changed.
+        """
+        return cls(RunDirectory(Path(run_dir)).config())
+
+    def check(self) -> None:
+        """Makes sure that all that was chosen can run here.
+
+        Raises:
+            MissingDependencyError: A package is not installed.
+        """
+        for component in self.config.components():
+            component.check_dependencies()
+
+    def run(
+        self,
+        run_dir: str | Path | None = None,
+        *,
+        observe: Observer | None = None,
+        interrupt: Interrupt | None = None,
+        launched: float | None = None,
+    ) -> CampaignResult:
+        """Runs the campaign in a new directory.
+
+        Args:
+            run_dir: Must be new or empty; ``runs/<name>`` with a number if it is taken, by default.
+            observe: Told of progress.
+            interrupt: Stops it when set.
+            launched: When the user began to wait, seconds since the epoch; now by default.
+
+        Raises:
+            PilotwaveError: It could not start, was stopped by the breaker, or the storage failed.
+        """
+        launched = time.time() if launched is None else launched
+        self.check()
+        run = RunDirectory(Path(run_dir) if run_dir is not None else free_run_dir(self.config.name))
+        with run.lock():
+            run.create(self.config)
+            try:
+                return self._execute(run, launched, observe, interrupt)
+            except InputError:
+                _remove_if_unused(run)
+                raise
+
+    def resume(
+        self,
+        run_dir: str | Path,
+        *,
+        observe: Observer | None = None,
+        interrupt: Interrupt | None = None,
+        launched: float | None = None,
+    ) -> CampaignResult:
+        """Goes on where the ledger of a run stands; see :meth:`run`.
+
+        Raises:
+            RunDirectoryError: There is no run, it is in use, or it belongs to another campaign.
+            PilotwaveError: As :meth:`run`.
+        """
+        launched = time.time() if launched is None else launched
+        self.check()
+        run = RunDirectory(Path(run_dir))
+        if not run.exists():
+            raise InputError(f"{run.path}: no run here; give the directory of a run, e.g. runs/demo")
+        with run.lock():
+            run.check_identity(self.config)
+            return self._execute(run, launched, observe, interrupt)
+
+    def _execute(
+        self, run: RunDirectory, launched: float, observe: Observer | None, interrupt: Interrupt | None
+    ) -> CampaignResult:
+        job = CampaignJob(self.config, run.path, launched)
+        runtime = self.config.runtime.build()
+        outcome = runtime.execute(job, observe or _ignore, interrupt or never())
+        return CampaignResult(run.path, outcome)
+
+
+def optimize(
+    backbone: Backbone | str | Mapping[str, Any] | BackboneConfig,
+    oracle: Callable[[Any], Any] | Oracle | OracleConfig | str | Mapping[str, Any],
+    *,
+    queries: int,
+    direction: str = "maximize",
+    batch_size: int = 16,
+    algorithm: str | Mapping[str, Any] = "fast-direct",
+    constraints: Sequence[Mapping[str, Any]] = (),
+    runtime: str | Mapping[str, Any] = "inline",
+    tracking: str | Mapping[str, Any] = "none",
+    name: str = "campaign",
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    observe: Observer | None = None,
+) -> CampaignResult:
+    """Steers a model with any callable; a run directory that holds the same campaign is resumed.
+
+    Example::
+
+        from pilotwave import optimize
+        result = optimize("image", lambda image: float(image.pixels.mean()), queries=64)
+        print(result.best(1)[0].value)
+
+    Args:
+        backbone: An object, a kind such as ``"molecule"``, or the fields of that section of a campaign file.
+        oracle: ``f(sample) -> float``, an oracle object, a kind, or the fields of that section.
+        queries: How often the oracle may be asked.
+        direction: ``"maximize"`` or ``"minimize"``.
+        batch_size: How many candidates are proposed at once.
+        algorithm: A kind or fields.
+        constraints: Fields of each constraint.
+        runtime: A kind or fields.
+        tracking: A kind or fields.
+        name: Names the run directory.
+        seed: Of all randomness.
+        run_dir: Where to keep it; ``runs/<name>`` by default, with a number if that is taken.
+        observe: Told of progress.
+
+    Raises:
+        PilotwaveError: As :meth:`Campaign.run`.
+    """
+    fields: dict[str, Any] = {
+        "name": name,
+        "backbone": _section(backbone),
+        "oracle": _section(oracle),
+        "objective": {"direction": direction},
+        "constraints": tuple(constraints),
+        "algorithm": _section(algorithm),
+        "budget": {"queries": queries, "batch_size": min(batch_size, queries)},
+        "runtime": _section(runtime),
+        "tracking": _section(tracking),
+        "seed": seed,
+    }
+    if not isinstance(fields["backbone"], Mapping) and not isinstance(fields["backbone"], BackboneConfig):
+        fields["backbone"] = GivenBackboneConfig.of(fields["backbone"])
+    if not isinstance(fields["oracle"], Mapping | OracleConfig):
+        given = fields["oracle"]
+        is_oracle = isinstance(given, Oracle)
+        fields["oracle"] = GivenOracleConfig.of(given) if is_oracle else CallableOracleConfig(function=given)
+    campaign = Campaign.from_dict(fields)
+    if run_dir is not None and RunDirectory(Path(run_dir)).exists():
+        return campaign.resume(run_dir, observe=observe)
+    return campaign.run(run_dir, observe=observe)
+
+
+def free_run_dir(name: str, parent: Path = Path("runs")) -> Path:
+    """Returns ``runs/<name>``, or with ``-2``, ``-3`` … the first that is not there."""
+    path, number = parent / name, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{name}-{number}"
+    return path
+
+
+def _section(choice: Any) -> Any:
+    return {"kind": choice} if isinstance(choice, str) else choice
+
+
+def _ignore(progress: Progress) -> None:
+    del progress
+
+
+def _remove_if_unused(run: RunDirectory) -> None:
+    """Takes a directory away again in which nothing was ever asked, so that the user can mend and repeat."""
+    with Ledger.open(run.ledger_file, read_only=True) as ledger:
+        unused = next(iter(ledger.events()), None) is None
+    if unused:
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+__all__ = ["Campaign", "CampaignResult", "free_run_dir", "optimize"]

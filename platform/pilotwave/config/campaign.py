@@ -1,0 +1,194 @@
+"""The schema of a campaign file.
+
+:class:`CampaignConfig` states the fields; :func:`campaign_model` narrows the sections that are chosen by
+``kind`` to the union of all installed plug-ins, so that validation, JSON Schema and editors know them all.
+May import :mod:`pilotwave.config` and :mod:`pilotwave.errors`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+
+from pilotwave.config.components import (
+    CONFIG_BASES,
+    AlgorithmConfig,
+    BackboneConfig,
+    ComponentConfig,
+    ConstraintConfig,
+    OracleConfig,
+    RuntimeConfig,
+    TrackingConfig,
+)
+from pilotwave.config.registry import available
+
+
+class Section(BaseModel):
+    """A part of a campaign file that is not chosen by kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Objective(Section):
+    """What to do with the oracle's value; the one place where the direction is normalised."""
+
+    direction: Literal["maximize", "minimize"] = Field(
+        "maximize", description="Whether a larger or a smaller value of the oracle is better."
+    )
+
+    def loss(self, value: float) -> float:
+        """Returns the value as a loss, to be minimised."""
+        return value if self.direction == "minimize" else -value
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Says whether a value beats another one (anything beats None)."""
+        return than is None or self.loss(value) < self.loss(than)
+
+
+class Budget(Section):
+    """How much may be asked. Never overspent, by even one query."""
+
+    queries: int = Field(ge=1, le=10_000_000, description="How often the oracle may be asked.")
+    batch_size: int = Field(16, ge=1, le=100_000, description="How many candidates are proposed at once.")
+
+    @model_validator(mode="after")
+    def _batch_fits(self) -> Budget:
+        if self.batch_size > self.queries:
+            raise ValueError(
+                f"batch_size must be at most queries ({self.queries}), got {self.batch_size}; "
+                "lower batch_size or raise queries"
+            )
+        return self
+
+
+class Generation(Section):
+    """How candidates are made feasible before the oracle is asked."""
+
+    redraws: int = Field(
+        8,
+        ge=0,
+        le=1000,
+        description="How often a slot of a batch is drawn again while its candidate is invalid, breaks a "
+        "constraint or repeats a known answer.",
+    )
+
+
+class Failures(Section):
+    """When to stop rather than to go on paying for failures."""
+
+    maximum_rate: float = Field(
+        0.5, gt=0, le=1, description="Stop (exit code 3) if more than this share of recent evaluations failed."
+    )
+    window: int = Field(20, ge=1, le=10_000, description="How many recent evaluations the share is taken over.")
+
+
+class CampaignConfig(Section):
+    """One campaign: steer this backbone with this oracle, within this budget."""
+
+    name: str = Field(
+        "campaign",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Names the run directory: letters, digits, dot, dash, underscore.",
+    )
+    backbone: SerializeAsAny[BackboneConfig] = Field(description="The generative model that is steered.")
+    oracle: SerializeAsAny[OracleConfig] = Field(description="The expensive judge.")
+    objective: Objective = Field(default_factory=lambda: Objective(), description="What to do with its value.")
+    constraints: tuple[SerializeAsAny[ConstraintConfig], ...] = Field(
+        (), description="Cheap checks that a candidate passes before the oracle is asked."
+    )
+    algorithm: SerializeAsAny[AlgorithmConfig] = Field(description="Decides what to ask next.")
+    budget: Budget = Field(description="How much may be asked.")
+    generation: Generation = Field(
+        default_factory=lambda: Generation(), description="How candidates are made feasible."
+    )
+    failures: Failures = Field(default_factory=lambda: Failures(), description="When to stop.")
+    runtime: SerializeAsAny[RuntimeConfig] = Field(description="Where and how it runs.")
+    tracking: SerializeAsAny[TrackingConfig] = Field(description="Where it is written down for people.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of all randomness.")
+
+    @model_validator(mode="after")
+    def _media_fit(self) -> CampaignConfig:
+        media = self.backbone.media
+        for word, part in [("oracle", self.oracle), *(("constraint", item) for item in self.constraints)]:
+            accepted = part.media
+            if media not in accepted:
+                raise ValueError(
+                    f"backbone {self.backbone.kind!r} makes a sample of kind {media!r}, but {word} {part.kind!r} "
+                    f"takes {', '.join(sorted(accepted))}; choose another {word} or backbone"
+                )
+        return self
+
+    def components(self) -> list[ComponentConfig]:
+        """Returns everything chosen by kind."""
+        return [self.backbone, self.oracle, *self.constraints, self.algorithm, self.runtime, self.tracking]
+
+    def identity(self) -> str:
+        """Returns a digest of all that decides which questions are asked; where it runs does not."""
+        fields = self.model_dump(mode="json", exclude={"runtime", "tracking", "budget", "failures"})
+        fields["batch_size"] = self.budget.batch_size
+        fields["mode"] = self.runtime.mode
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def campaign_model() -> type[CampaignConfig]:
+    """Returns :class:`CampaignConfig` with every ``kind`` section narrowed to the installed plug-ins."""
+    one_of = {section: _union(section) for section in ("backbone", "oracle", "algorithm")}
+    runtime, tracking = _union("runtime"), _union("tracking")
+    fields: dict[str, Any] = {
+        section: (choice, CampaignConfig.model_fields[section]) for section, choice in one_of.items()
+    }
+    fields["constraints"] = (tuple[_union("constraint"), ...], CampaignConfig.model_fields["constraints"])
+    fields["runtime"] = (runtime, Field({"kind": "inline"}, validate_default=True, description="Where it runs."))
+    fields["tracking"] = (
+        tracking,
+        Field({"kind": "none"}, validate_default=True, description="Where it is written down for people."),
+    )
+    model = create_model("Campaign", __base__=CampaignConfig, __doc__=CampaignConfig.__doc__, **fields)
+    return cast("type[CampaignConfig]", model)
+
+
+def campaign_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a campaign file, with descriptions, so that editors complete it."""
+    schema = campaign_model().model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _union(section: str) -> Any:
+    classes = available(section)
+    named = Annotated[functools.reduce(operator.or_, classes), Field(discriminator="kind")]
+    # A section that is given as an object (from Python) is taken as it is.
+    return Annotated[named, WrapValidator(_objects_pass(CONFIG_BASES[section]))]
+
+
+def _objects_pass(base: type[ComponentConfig]) -> Callable[[Any, ValidatorFunctionWrapHandler], Any]:
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        return value if isinstance(value, base) else handler(value)
+
+    return validate
+
+
+__all__ = [
+    "Budget",
+    "CampaignConfig",
+    "Failures",
+    "Generation",
+    "Objective",
+    "campaign_model",
+    "campaign_schema",
+]

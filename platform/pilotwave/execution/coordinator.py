@@ -1,0 +1,298 @@
+"""The loop: propose, generate, evaluate, tell, checkpoint.
+
+It runs wherever the runtime puts it (the driver's process, an optimizer actor) and talks to its workers
+through :class:`pilotwave.execution.workers.Workers` alone. Everything is written to the ledger before it is
+done or acknowledged. May import the core, but neither Ray nor any oracle.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections import deque
+
+from pilotwave.archive.ledger import EventKind
+from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.config.components import AlgorithmSetting
+from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError
+from pilotwave.execution.accounting import Accounting
+from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Phase
+from pilotwave.execution.memory import CampaignMemory
+from pilotwave.execution.publishing import Publisher
+from pilotwave.execution.workers import (
+    EvaluationRequest,
+    GenerationFailed,
+    GenerationRequest,
+    GenerationResult,
+    WorkerEvent,
+    WorkerFacts,
+    Workers,
+)
+from pilotwave.protocols import Algorithm
+from pilotwave.types import Evaluation, Proposal, Status
+
+GRACE_SECONDS = 10.0
+"""How long answers in flight are waited for after an interrupt."""
+BARREN_PROPOSALS = 3
+"""So many proposals in a row without one feasible candidate stop the campaign."""
+GENERATION_ATTEMPTS = 3
+"""How often a proposal is handed to the generator while the generator's worker is lost."""
+
+
+class Coordinator:
+    """Drives one campaign from where its ledger stands until its budget is spent.
+
+    Args:
+        job: What to run.
+        workers: Not started yet.
+        observe: Told of progress.
+        interrupt: Looked at in every turn.
+    """
+
+    def __init__(self, job: CampaignJob, workers: Workers, observe: Observer, interrupt: Interrupt) -> None:
+        self._job = job
+        self._config = job.config
+        self._workers = workers
+        self._interrupt = interrupt
+        run = RunDirectory(job.run_dir)
+        self._memory = CampaignMemory(run, job.config.objective)
+        self._accounting = Accounting(job.launched, workers.evaluators)
+        self._publisher = Publisher(job, self._memory, self._accounting, observe)
+        self._algorithm: Algorithm
+        self._facts: WorkerFacts
+        self._generating: dict[int, Proposal] = {}
+        self._generation_attempts: dict[int, int] = {}
+        self._ready: deque[str] = deque()
+        self._in_flight: set[str] = set()
+        self._attempt: dict[str, int] = {}
+        self._outcomes: deque[bool] = deque(maxlen=self._config.failures.window)
+        self._barren = 0
+        self._open: list[int] = []
+
+    def run(self) -> Outcome:
+        """Runs to the end of the budget or to an interrupt.
+
+        Raises:
+            PilotwaveError: It could not start or go on; all answers are in the ledger.
+        """
+        reason = "failed"
+        try:
+            self._start()
+            finished = self._loop()
+            reason = "finished" if finished else "interrupted"
+            self._workers.close()
+            self._phase("saving")
+            self._publisher.save_results()
+            return self._outcome(finished)
+        except BreakerError:
+            reason = "breaker"
+            raise
+        finally:
+            self._workers.close()
+            self._stop(reason)
+
+    def _start(self) -> None:
+        self._phase("starting")
+        self._publisher.open_tracker()
+        self._facts = facts = self._workers.start()
+        known = {"backbone": facts.backbone, "oracle": facts.oracle, "oracle_version": facts.oracle_version}
+        self._memory.check_resumable(known)
+        setting = AlgorithmSetting(
+            facts.latent_shape, facts.steps, facts.media, self._config.budget.batch_size, self._config.seed
+        )
+        self._algorithm = self._config.algorithm.build(setting)
+        self._memory.restore(self._algorithm)
+        state = self._memory.state
+        self._open = [number for number, item in sorted(state.proposals.items()) if not self._memory.is_told(item)]
+        self._ready.extend(state.open_queries())
+        self._attempt = {query_id: state.reserved.get(query_id, 1) for query_id in self._ready}
+        if self._budget_left() or self._ready:
+            self._phase("preflight")
+            self._workers.preflight()
+        self._memory.append(
+            EventKind.STARTED,
+            {
+                "facts": {**known, "unit": facts.unit},
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "resumed": state.started is not None,
+                "queries": self._config.budget.queries,
+            },
+        )
+        self._memory.adopt_receipts()
+        self._ready = deque(query_id for query_id in self._ready if query_id not in state.settled)
+        self._publisher.opened(facts.unit)
+        for proposal in self._memory.unfinished:
+            self._hand_over(proposal)
+
+    def _loop(self) -> bool:
+        self._phase("running")
+        deadline: float | None = None
+        while True:
+            if self._interrupt.is_set():
+                deadline = deadline or time.monotonic() + GRACE_SECONDS
+                if not self._in_flight or time.monotonic() > deadline:
+                    self._tell()
+                    return False
+            else:
+                self._tell()
+                if self._is_finished():
+                    return True
+                self._propose()
+                self._dispatch()
+            for event in self._workers.wait(0.1):
+                self._handle(event)
+            self._publisher.progress(len(self._in_flight), bool(self._generating))
+
+    def _is_finished(self) -> bool:
+        idle = not (self._generating or self._ready or self._in_flight)
+        return idle and not self._budget_left()
+
+    def _budget_left(self) -> int:
+        """Queries that are neither asked nor promised to a candidate or a proposal on its way."""
+        state = self._memory.state
+        promised = sum(query_id not in state.reserved for query_id in self._ready)
+        on_the_way = sum(state.proposals[n].count for n in self._open if not state.proposals[n].generated)
+        return max(0, self._config.budget.queries - state.spent - promised - on_the_way)
+
+    def _propose(self) -> None:
+        if self._generating or not self._budget_left():
+            return
+        if self._config.runtime.mode == "synchronous":
+            if self._ready or self._in_flight:
+                return
+        elif len(self._ready) > self._workers.evaluators:
+            return
+        count = min(self._config.budget.batch_size, self._budget_left())
+        proposal = self._algorithm.ask(count)
+        self._memory.append(EventKind.ASKED, {"proposal": proposal.number, "count": count})
+        self._open.append(proposal.number)
+        self._hand_over(proposal)
+
+    def _hand_over(self, proposal: Proposal) -> None:
+        known = frozenset(self._memory.identities) if self._facts.deterministic else frozenset[str]()
+        self._generating[proposal.number] = proposal
+        attempts = self._generation_attempts.get(proposal.number, 0) + 1
+        self._generation_attempts[proposal.number] = attempts
+        self._workers.generate(
+            GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
+        )
+
+    def _dispatch(self) -> None:
+        while self._ready and len(self._in_flight) < self._workers.evaluators:
+            query_id = self._ready.popleft()
+            sample = self._memory.candidates[query_id].sample
+            assert sample is not None, "only feasible candidates are ready"
+            attempt = self._attempt.setdefault(query_id, 1)
+            self._memory.reserve(query_id, attempt)
+            self._in_flight.add(query_id)
+            self._workers.evaluate(EvaluationRequest(query_id, sample, attempt))
+
+    def _handle(self, event: WorkerEvent) -> None:
+        match event:
+            case GenerationResult():
+                self._generated(event)
+            case GenerationFailed():
+                self._generation_failed(event)
+            case Evaluation():
+                self._evaluated(event)
+
+    def _generated(self, result: GenerationResult) -> None:
+        del self._generating[result.proposal]
+        self._memory.generated(result)
+        self._accounting.generating.append((result.started, result.finished))
+        self._ready.extend(result.feasible)
+        self._barren = 0 if result.feasible else self._barren + 1
+        if self._barren >= BARREN_PROPOSALS:
+            reasons = sorted({candidate.infeasible or "" for candidate in result.candidates})
+            raise BreakerError(
+                f"no feasible candidate in {self._barren} proposals in a row ({'; '.join(reasons[:3])}); "
+                "loosen the constraints or raise generation.redraws"
+            )
+
+    def _generation_failed(self, event: GenerationFailed) -> None:
+        proposal = self._generating.pop(event.proposal)
+        if not event.retryable or self._generation_attempts[event.proposal] >= GENERATION_ATTEMPTS:
+            raise InfrastructureError(f"the model failed on proposal {event.proposal}: {event.message}")
+        self._publisher.note(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")
+        self._hand_over(proposal)
+
+    def _evaluated(self, evaluation: Evaluation) -> None:
+        query_id = evaluation.query_id
+        self._in_flight.discard(query_id)
+        if query_id in self._memory.state.settled:
+            return  # a late twin of an answer that is known
+        if evaluation.timings is not None:
+            self._accounting.evaluating.append((evaluation.timings.started, evaluation.timings.finished))
+        failure = evaluation.failure
+        may_repeat = failure is not None and failure.retryable and evaluation.status is not Status.OK
+        if may_repeat and evaluation.attempt < self._config.oracle.attempts:
+            assert failure is not None
+            self._memory.attempted(evaluation)
+            self._attempt[query_id] = evaluation.attempt + 1
+            self._ready.append(query_id)
+            self._publisher.note(f"{query_id}: {failure.stage}: {failure.message}; tried again")
+            return
+        self._memory.settle(evaluation)
+        self._check_breaker(evaluation)
+
+    def _check_breaker(self, evaluation: Evaluation) -> None:
+        self._outcomes.append(evaluation.status is Status.OK)
+        failures = self._config.failures
+        if len(self._outcomes) < min(failures.window, self._config.budget.queries):
+            return
+        rate = 1.0 - sum(self._outcomes) / len(self._outcomes)
+        if rate > failures.maximum_rate:
+            last = f"{evaluation.failure.stage}: {evaluation.failure.message}" if evaluation.failure else ""
+            raise BreakerError(
+                f"{rate:.0%} of the last {len(self._outcomes)} evaluations failed (failures.maximum_rate is "
+                f"{failures.maximum_rate:.0%}); the last one: {last}; mend the oracle, then `pilotwave resume`"
+            )
+
+    def _tell(self) -> None:
+        """Tells what may be told: whole proposals when synchronous, else every answer as it came."""
+        if self._config.runtime.mode == "asynchronous":
+            self._memory.tell(self._algorithm, self._memory.untold())
+        for number in list(self._open):
+            proposal = self._memory.state.proposals[number]
+            if proposal.generated and all(item in self._memory.state.settled for item in proposal.query_ids):
+                self._memory.tell(self._algorithm, proposal.query_ids)
+                self._open.remove(number)
+                self._publisher.batch(number)
+                self._memory.checkpoint(self._algorithm)
+
+    def _phase(self, phase: Phase) -> None:
+        self._publisher.phase(phase)
+
+    def _outcome(self, finished: bool) -> Outcome:
+        times = self._accounting.shares()
+        return Outcome(
+            finished=finished,
+            spent=self._memory.state.spent,
+            times=times,
+            tracking=self._publisher.tracking(),
+            warnings=tuple(self._publisher.warnings),
+        )
+
+    def _stop(self, reason: str) -> None:
+        """Lays the campaign down; a full disk must not hide why it ended."""
+        shares = self._accounting.shares()
+        record = {
+            "reason": reason,
+            "wall": shares.wall,
+            "busy": shares.busy,
+            "generating": shares.generating,
+            "evaluating": shares.evaluating,
+        }
+        try:
+            if self._memory.state.started is not None:
+                self._memory.append(EventKind.STOPPED, record)
+        except PilotwaveError as error:
+            self._publisher.note(str(error))
+        finally:
+            self._publisher.close(reason)
+            self._memory.close()
+
+
+__all__ = ["Coordinator"]

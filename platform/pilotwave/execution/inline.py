@@ -1,0 +1,152 @@
+"""The inline runtime: everything in this process, with the same semantics as on a cluster.
+
+The model runs in one thread, each evaluator in one of its own that waits for its oracle's process. For
+laptops, debugging and tests. May import the core.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar, Literal, TypeVar
+
+import torch
+
+from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.config.campaign import CampaignConfig
+from pilotwave.config.components import RuntimeConfig
+from pilotwave.execution.coordinator import Coordinator
+from pilotwave.execution.generation import generate_candidates
+from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
+from pilotwave.execution.oracle_host import OracleHost, open_oracle_host
+from pilotwave.execution.workers import (
+    EvaluationRequest,
+    GenerationFailed,
+    GenerationRequest,
+    WorkerEvent,
+    WorkerFacts,
+)
+from pilotwave.protocols import Backbone, Constraint, QueryContext
+
+Request = TypeVar("Request", GenerationRequest, EvaluationRequest)
+
+
+class InlineRuntimeConfig(RuntimeConfig):
+    """Runs a campaign in this process."""
+
+    summary: ClassVar[str] = "Everything in this process: threads for the model and the oracle workers."
+
+    kind: Literal["inline"] = "inline"
+
+    def build(self) -> InlineRuntime:
+        return InlineRuntime()
+
+
+class InlineRuntime:
+    """See :class:`pilotwave.execution.job.Runtime`."""
+
+    name = "inline"
+
+    def execute(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome:
+        """Runs the job in this thread."""
+        return Coordinator(job, InlineWorkers(job), observe, interrupt).run()
+
+
+class InlineWorkers:
+    """Threads that fulfil :class:`pilotwave.execution.workers.Workers`."""
+
+    def __init__(self, job: CampaignJob) -> None:
+        config = job.config
+        self.evaluators = config.runtime.evaluators
+        self._config: CampaignConfig = config
+        self._events: queue.SimpleQueue[WorkerEvent] = queue.SimpleQueue()
+        self._backbone: Backbone
+        self._constraints: list[Constraint] = []
+        receipts = RunDirectory(job.run_dir).receipts
+        self._hosts: list[OracleHost] = [
+            open_oracle_host(config.oracle, receipts, f"evaluator-{number}") for number in range(self.evaluators)
+        ]
+        self._idle: queue.SimpleQueue[OracleHost] = queue.SimpleQueue()
+        self._closed = threading.Event()
+
+    def start(self) -> WorkerFacts:
+        """Loads the model while the oracle processes start."""
+        torch.set_num_threads(self._config.runtime.generator_threads)
+        with ThreadPoolExecutor(self.evaluators, thread_name_prefix="start") as pool:
+            starting = [pool.submit(host.start) for host in self._hosts]
+            self._load()
+            identities = [future.result() for future in starting]
+        for host in self._hosts:
+            self._idle.put(host)
+        oracle, backbone = identities[0], self._backbone
+        return WorkerFacts(
+            latent_shape=tuple(backbone.latent_shape),
+            steps=backbone.steps,
+            media=backbone.media,
+            backbone=backbone.fingerprint,
+            oracle=oracle.name,
+            oracle_version=oracle.version,
+            unit=oracle.unit,
+            deterministic=oracle.deterministic,
+        )
+
+    def preflight(self) -> None:
+        """Asks the first evaluator the known question."""
+        self._hosts[0].preflight()
+
+    def generate(self, request: GenerationRequest) -> None:
+        """Hands a proposal to the generator's thread."""
+        self._in_background(self._generate, request)
+
+    def evaluate(self, request: EvaluationRequest) -> None:
+        """Hands a question to an idle evaluator's thread."""
+        self._in_background(self._evaluate, request)
+
+    def wait(self, timeout: float) -> list[WorkerEvent]:
+        """Returns what has ended."""
+        events: list[WorkerEvent] = []
+        deadline = time.monotonic() + timeout
+        while not events or not self._events.empty():
+            try:
+                events.append(self._events.get(timeout=max(0.0, deadline - time.monotonic())))
+            except queue.Empty:
+                break
+        return events
+
+    def close(self) -> None:
+        """Kills the oracle processes; a generation in progress is left to end by itself."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        for host in self._hosts:
+            host.close()
+
+    def _in_background(self, work: Callable[[Request], None], request: Request) -> None:
+        # Daemon threads: an interrupted driver must not wait for a model in the middle of a batch.
+        threading.Thread(target=work, args=(request,), daemon=True).start()
+
+    def _load(self) -> None:
+        self._backbone = self._config.backbone.build(self._config.runtime.device)
+        self._constraints = [constraint.build() for constraint in self._config.constraints]
+
+    def _generate(self, request: GenerationRequest) -> None:
+        event: WorkerEvent
+        try:
+            event = generate_candidates(self._backbone, self._constraints, request)
+        except Exception as error:  # the model may be the user's: whatever it raises becomes one line
+            event = GenerationFailed(request.proposal.number, f"{type(error).__name__}: {error}", retryable=False)
+        self._events.put(event)
+
+    def _evaluate(self, request: EvaluationRequest) -> None:
+        host = self._idle.get()
+        try:
+            evaluation = host.evaluate(request.sample, QueryContext(request.query_id, request.attempt))
+        finally:
+            self._idle.put(host)
+        self._events.put(evaluation)
+
+
+__all__ = ["InlineRuntime", "InlineRuntimeConfig", "InlineWorkers"]

@@ -1,0 +1,216 @@
+"""The loop's memory: the ledger, its reduction, and the algorithm rebuilt from both.
+
+An algorithm is restored from its newest checkpoint and then taken through the ledger's later events in their
+order, so it stands exactly where it stood. May import :mod:`pilotwave.archive`, :mod:`pilotwave.types` and
+:mod:`pilotwave.storage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pilotwave.archive.ledger import Event, EventKind, Ledger
+from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.archive.state import CampaignState, ProposalState
+from pilotwave.config.campaign import Objective
+from pilotwave.errors import CheckpointError, RunDirectoryError
+from pilotwave.execution.receipts import discard_receipt, read_receipts
+from pilotwave.execution.workers import GenerationResult
+from pilotwave.protocols import Algorithm
+from pilotwave.storage import load_checkpoint, save_checkpoint
+from pilotwave.types import Candidate, Evaluation, Observation, Proposal, Status
+
+
+class CampaignMemory:
+    """Writes every event to the ledger first and takes it into account second.
+
+    Attributes:
+        state: What the ledger says so far.
+        candidates: The candidates whose query has not ended or that the algorithm was not told of.
+        identities: Of all samples that were asked about or are about to be.
+        unfinished: Proposals that were asked for and not generated.
+    """
+
+    def __init__(self, run: RunDirectory, objective: Objective) -> None:
+        self._run = run
+        self._objective = objective
+        self._ledger = Ledger.open(run.ledger_file)
+        self.state = CampaignState.of(self._ledger.events())
+        self.candidates: dict[str, Candidate] = {}
+        self.identities: set[str] = set()
+        self.unfinished: list[Proposal] = []
+        self._told = set(self.state.told)
+        self._untold: list[str] = []
+        self._recent: list[str] = []
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        self._ledger.close()
+
+    def adopt_receipts(self) -> int:
+        """Takes over the answers that reached the disk but not the ledger; returns how many."""
+        adopted = 0
+        for evaluation in read_receipts(self._run.receipts):
+            known = evaluation.query_id in self.state.reserved and evaluation.query_id not in self.state.settled
+            if known and evaluation.status is Status.OK:
+                self.settle(evaluation)
+                adopted += 1
+            discard_receipt(self._run.receipts, evaluation)
+        return adopted
+
+    def check_resumable(self, facts: Mapping[str, str]) -> None:
+        """Refuses to go on with another model or oracle than the run began with.
+
+        Args:
+            facts: ``{"backbone": fingerprint, "oracle": ..., "oracle_version": ...}``.
+
+        Raises:
+            RunDirectoryError: They differ from those of the first start.
+        """
+        for event in self._ledger.events():
+            if event.kind is not EventKind.STARTED:
+                continue
+            for key, now in facts.items():
+                then = event.record["facts"][key]
+                if then != now:
+                    raise RunDirectoryError(
+                        f"{self._run.path} was begun with {key} {then}, but it is {now} now; "
+                        "go on with the former or begin a new run"
+                    )
+            return
+
+    def append(self, kind: EventKind, record: Mapping[str, Any]) -> None:
+        """Writes an event down."""
+        self.state.apply(self._ledger.append(kind, record))
+
+    def reserve(self, query_id: str, attempt: int) -> None:
+        """Writes down that an oracle is about to be asked."""
+        self.append(EventKind.RESERVED, {"query_id": query_id, "attempt": attempt})
+
+    def settle(self, evaluation: Evaluation) -> None:
+        """Writes the end of a query down, then lets go of its receipt."""
+        self.state.apply(self._ledger.settle(EventKind.SETTLED, evaluation))
+        self._untold.append(evaluation.query_id)
+        self._recent.append(evaluation.query_id)
+        discard_receipt(self._run.receipts, evaluation)
+
+    def attempted(self, evaluation: Evaluation) -> None:
+        """Writes down an attempt that will be repeated."""
+        self.state.apply(self._ledger.settle(EventKind.ATTEMPTED, evaluation))
+        discard_receipt(self._run.receipts, evaluation)
+
+    def generated(self, result: GenerationResult) -> None:
+        """Writes a proposal's candidates down."""
+        record = {
+            "proposal": result.proposal,
+            "query_ids": [candidate.query_id for candidate in result.candidates],
+            "feasible": list(result.feasible),
+            "passes": result.passes,
+            "seconds": result.finished - result.started,
+        }
+        self.state.apply(self._ledger.add_candidates(result.candidates, record))
+        for candidate in result.candidates:
+            if candidate.infeasible is None and candidate.sample is not None:
+                self.identities.add(candidate.sample.identity())
+                self.candidates[candidate.query_id] = candidate
+
+    def tell(self, algorithm: Algorithm, query_ids: Sequence[str]) -> None:
+        """Tells the algorithm how these candidates fared, and writes down that it knows."""
+        fresh = [query_id for query_id in query_ids if query_id not in self._told]
+        if not fresh:
+            return
+        algorithm.tell([self._observation(query_id) for query_id in fresh])
+        self.append(EventKind.TOLD, {"query_ids": fresh})
+        self._told.update(fresh)
+        self._untold = [query_id for query_id in self._untold if query_id not in self._told]
+        for query_id in fresh:
+            self.candidates.pop(query_id, None)
+
+    def is_told(self, proposal: ProposalState) -> bool:
+        """Says whether a proposal was generated and the algorithm knows how each of its candidates fared."""
+        return proposal.generated and all(query_id in self._told for query_id in proposal.query_ids)
+
+    def untold(self) -> list[str]:
+        """Returns the query ids that have ended and that the algorithm does not know, in settled order."""
+        return list(self._untold)
+
+    def recently_settled(self) -> list[str]:
+        """Returns the query ids settled since the last call."""
+        recent, self._recent = self._recent, []
+        return recent
+
+    def label(self, query_id: str) -> str:
+        """Returns the short text of a candidate's sample."""
+        candidate = self.candidates.get(query_id) or self._ledger.candidate(query_id)
+        return candidate.sample.label() if candidate.sample is not None else ""
+
+    def checkpoint(self, algorithm: Algorithm) -> None:
+        """Saves the algorithm's state; the last two are kept."""
+        path = self._run.checkpoints / f"{self.state.sequence:010d}.pt"
+        state = {"sequence": self.state.sequence, "algorithm": algorithm.name, "state": algorithm.state_dict()}
+        save_checkpoint(path, state)
+        for old in self._checkpoints()[:-2]:
+            old.unlink(missing_ok=True)
+
+    def restore(self, algorithm: Algorithm) -> None:
+        """Brings a fresh algorithm, and this memory, to where the ledger ends."""
+        after = self._load_newest(algorithm)
+        asked: dict[int, Proposal] = {}
+        for event in self._ledger.events(after):
+            self._replay(event, algorithm, asked)
+        self.unfinished = [
+            proposal for number, proposal in sorted(asked.items()) if not self.state.proposals[number].generated
+        ]
+        self.identities = self._ledger.feasible_identities()
+        open_ids = [
+            query_id
+            for item in self.state.proposals.values()
+            for query_id in item.query_ids
+            if query_id not in self._told
+        ]
+        self.candidates = {candidate.query_id: candidate for candidate in self._ledger.candidates(open_ids)}
+        self._untold = [query_id for query_id in self.state.settled if query_id not in self._told]
+
+    def _replay(self, event: Event, algorithm: Algorithm, asked: dict[int, Proposal]) -> None:
+        if event.kind is EventKind.ASKED:
+            proposal = algorithm.ask(event.record["count"])
+            if proposal.number != event.record["proposal"]:
+                raise CheckpointError(
+                    f"{self._run.path}: the algorithm proposes number {proposal.number} where the ledger has "
+                    f"{event.record['proposal']}; its checkpoint does not belong to this ledger"
+                )
+            asked[proposal.number] = proposal
+        elif event.kind is EventKind.TOLD:
+            ids = event.record["query_ids"]
+            found = {candidate.query_id: candidate for candidate in self._ledger.candidates(ids)}
+            self.candidates.update(found)
+            algorithm.tell([self._observation(query_id) for query_id in ids])
+            for query_id in ids:
+                self.candidates.pop(query_id, None)
+
+    def _load_newest(self, algorithm: Algorithm) -> int:
+        """Loads the newest readable checkpoint; returns the event it stands at, 0 without one."""
+        for path in reversed(self._checkpoints()):
+            try:
+                saved = load_checkpoint(path)
+                if saved["sequence"] > self.state.sequence or saved["algorithm"] != algorithm.name:
+                    continue
+                algorithm.load_state_dict(saved["state"])
+                return int(saved["sequence"])
+            except (CheckpointError, KeyError, ValueError):
+                continue  # the ledger alone suffices: an older checkpoint or none only costs time
+        return 0
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted(self._run.checkpoints.glob("[0-9]*.pt"))
+
+    def _observation(self, query_id: str) -> Observation:
+        candidate = self.candidates[query_id]
+        evaluation = self.state.settled[query_id]
+        loss = None if evaluation.value is None else self._objective.loss(evaluation.value)
+        return Observation(candidate, evaluation.status, loss)
+
+
+__all__ = ["CampaignMemory"]

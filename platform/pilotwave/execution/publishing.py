@@ -1,0 +1,178 @@
+"""Tells people how a campaign goes: progress for the terminal, metrics for the tracker, files at the end.
+
+Nothing here may stop a campaign: what fails is kept as a warning. May import the core.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from pilotwave.errors import PilotwaveError
+from pilotwave.execution.accounting import Accounting
+from pilotwave.execution.job import CampaignJob, Observer, Phase, Progress
+from pilotwave.execution.memory import CampaignMemory
+from pilotwave.protocols import Tracker
+
+INTERVAL_SECONDS = 0.25
+"""Progress is reported no more often than this."""
+
+
+class Publisher:
+    """Keeps what people see up to date.
+
+    Attributes:
+        warnings: Lines the user should see at the end.
+    """
+
+    def __init__(self, job: CampaignJob, memory: CampaignMemory, accounting: Accounting, observe: Observer) -> None:
+        self.warnings: list[str] = []
+        self._job = job
+        self._memory = memory
+        self._accounting = accounting
+        self._observe = observe
+        self._tracker: Tracker | None = None
+        self._phase: Phase = "starting"
+        self._note = ""
+        self._unit = ""
+        self._last = 0.0
+        self._best: tuple[float, str] | None = None
+        self._batch_mean: float | None = None
+        self._spent_before = memory.state.spent
+        self._running_since: float | None = None
+
+    def open_tracker(self) -> None:
+        """Opens the tracker; a campaign runs without one that does not open."""
+        config = self._job.config
+        try:
+            self._tracker = config.tracking.build(self._job.run_dir)
+            self._tracker.start(config.name, config.model_dump(mode="json"), {"run_dir": str(self._job.run_dir)})
+        except Exception as error:  # tracking fails open, whatever a plug-in raises
+            self._warn(f"tracking {config.tracking.kind!r} is off: {error}")
+            self._tracker = None
+
+    def opened(self, unit: str) -> None:
+        """Takes over what a resumed campaign knows already."""
+        self._unit = unit
+        self._running_since = time.time()
+        self._spent_before = self._memory.state.spent
+        for query_id in self._memory.state.settled:
+            self._consider(query_id)
+        complete = [n for n, item in sorted(self._memory.state.proposals.items()) if self._memory.is_told(item)]
+        if complete:
+            self.batch(complete[-1])  # it may not have reached the tracker before a crash
+
+    def phase(self, phase: Phase) -> None:
+        """Changes what is shown as being done."""
+        self._phase = phase
+        self._last = 0.0
+        self.progress(0, False)
+
+    def note(self, line: str) -> None:
+        """Says one line worth knowing."""
+        self._note = line
+
+    def batch(self, number: int) -> None:
+        """Publishes a complete proposal."""
+        state = self._memory.state
+        proposal = state.proposals[number]
+        values = [state.settled[query_id].value for query_id in proposal.query_ids]
+        found = [value for value in values if value is not None]
+        for query_id in proposal.query_ids:
+            self._consider(query_id)
+        self._batch_mean = statistics.fmean(found) if found else None
+        metrics = {
+            "queries": float(state.spent),
+            "answered": float(state.answered),
+            "failed": float(state.failed),
+            "infeasible": float(state.infeasible),
+            "evaluator_utilisation": self._accounting.utilisation(),
+            "generation_seconds": proposal.seconds,
+            "sampler_passes": float(proposal.passes),
+        }
+        if found:
+            metrics["batch_mean"] = statistics.fmean(found)
+            metrics["batch_best"] = min(found, key=self._job.config.objective.loss)
+            metrics["batch_standard_deviation"] = statistics.pstdev(found)
+        if self._best is not None:
+            metrics["best"] = self._best[0]
+        if self._tracker is not None:
+            self._tracker.log(metrics, step=state.spent)
+
+    def progress(self, in_flight: int, generating: bool) -> None:
+        """Reports to the observer, not too often."""
+        now = time.time()
+        if now - self._last < INTERVAL_SECONDS:
+            return
+        self._last = now
+        for query_id in self._memory.recently_settled():
+            self._consider(query_id)
+        state, config = self._memory.state, self._job.config
+        self._observe(
+            Progress(
+                phase=self._phase,
+                queries=config.budget.queries,
+                spent=state.spent,
+                answered=state.answered,
+                failed=state.failed,
+                infeasible=state.infeasible,
+                best=self._best[0] if self._best else None,
+                best_label=self._best[1] if self._best else "",
+                batch_mean=self._batch_mean,
+                generating=generating,
+                in_flight=in_flight,
+                utilisation=self._accounting.utilisation(),
+                seconds=now - self._job.launched,
+                seconds_left=self._seconds_left(now),
+                note=self._note,
+            )
+        )
+
+    def save_results(self) -> None:
+        """Writes the result files and attaches them to the tracked run."""
+        from pilotwave.report.results import write_results
+
+        try:
+            files = write_results(self._job.run_dir)
+        except PilotwaveError as error:
+            self._warn(f"the result files could not be written: {error}")
+            return
+        if self._tracker is not None:
+            for path in files.paths():
+                self._tracker.artifact(str(path))
+
+    def tracking(self) -> str:
+        """Returns one line on where the campaign was written down."""
+        return self._tracker.describe() if self._tracker is not None else ""
+
+    def close(self, reason: str) -> None:
+        """Ends the tracked run."""
+        if self._tracker is None:
+            return
+        status = {"finished": "finished", "interrupted": "killed"}.get(reason, "failed")
+        try:
+            self._tracker.finish(status)
+        except Exception as error:
+            self._warn(f"the tracked run could not be closed: {error}")
+
+    def _warn(self, line: str) -> None:
+        self.warnings.append(line)
+        self._note = line
+
+    def _consider(self, query_id: str) -> None:
+        value = self._memory.state.settled[query_id].value
+        if value is None:
+            return
+        if self._job.config.objective.is_better(value, self._best[0] if self._best else None):
+            self._best = (value, self._memory.label(query_id))
+
+    def _seconds_left(self, now: float) -> float | None:
+        """Extrapolates the pace since the last start; later batches may take longer, so it is an estimate."""
+        done = self._memory.state.spent - self._spent_before
+        if self._running_since is None or done < 1:
+            return None
+        left = self._job.config.budget.queries - self._memory.state.spent
+        return (now - self._running_since) / done * left
+
+
+__all__ = ["Publisher"]

@@ -1,0 +1,163 @@
+"""The hands of the loop: somebody generates, some others evaluate, all without being waited for.
+
+The loop (:mod:`pilotwave.execution.coordinator`) knows only this contract; the inline runtime fulfils it with
+threads, the Ray runtime with actors. May import :mod:`pilotwave.types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pilotwave.samples import Sample
+from pilotwave.types import Candidate, Evaluation, Proposal
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What is known once the model is loaded and the oracle is up.
+
+    Attributes:
+        latent_shape: Of the backbone.
+        steps: K of the backbone.
+        media: Of the backbone's samples.
+        backbone: Its fingerprint; a run is resumed only with the same one.
+        oracle: Its name.
+        oracle_version: Its version.
+        unit: Of its values.
+        deterministic: Whether a known answer need not be asked for again.
+    """
+
+    latent_shape: tuple[int, ...]
+    steps: int
+    media: str
+    backbone: str
+    oracle: str
+    oracle_version: str
+    unit: str
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Make this proposal's candidates.
+
+    Attributes:
+        proposal: With its plan.
+        campaign_seed: Seeds the draws.
+        redraws: How often a slot is drawn again while it is infeasible.
+        known: Identities of samples that need not be asked about again.
+    """
+
+    proposal: Proposal
+    campaign_seed: int
+    redraws: int
+    known: frozenset[str]
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """What came of it.
+
+    Attributes:
+        proposal: Its number.
+        candidates: All that were drawn.
+        feasible: The query ids that an oracle may be asked about, in slot order.
+        passes: Sampler runs per sample in the plan.
+        started: Seconds since the epoch.
+        finished: Likewise.
+    """
+
+    proposal: int
+    candidates: tuple[Candidate, ...]
+    feasible: tuple[str, ...]
+    passes: int
+    started: float
+    finished: float
+
+
+@dataclass(frozen=True)
+class GenerationFailed:
+    """The model itself failed.
+
+    Attributes:
+        proposal: Its number.
+        message: One line.
+        retryable: True if the worker was lost, False if the model raised.
+    """
+
+    proposal: int
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Ask the oracle about this sample.
+
+    Attributes:
+        query_id: The idempotency key.
+        sample: What to judge.
+        attempt: 1 for the first.
+    """
+
+    query_id: str
+    sample: Sample
+    attempt: int
+
+
+WorkerEvent = GenerationResult | GenerationFailed | Evaluation
+
+
+class Workers(Protocol):
+    """A generator and a pool of evaluators.
+
+    Attributes:
+        evaluators: How many evaluations can be in flight at once.
+    """
+
+    evaluators: int
+
+    def start(self) -> WorkerFacts:
+        """Loads the model and starts the oracle workers; returns when all are ready.
+
+        Raises:
+            PilotwaveError: The model or the oracle cannot be loaded.
+        """
+        ...
+
+    def preflight(self) -> None:
+        """Asks the oracle its known question.
+
+        Raises:
+            PreflightError: It answered otherwise or not at all.
+        """
+        ...
+
+    def generate(self, request: GenerationRequest) -> None:
+        """Hands over a proposal; returns at once."""
+        ...
+
+    def evaluate(self, request: EvaluationRequest) -> None:
+        """Hands over a question; returns at once. At most ``evaluators`` may be in flight."""
+        ...
+
+    def wait(self, timeout: float) -> Sequence[WorkerEvent]:
+        """Returns what has ended since the last call, waiting up to ``timeout`` seconds for the first."""
+        ...
+
+    def close(self) -> None:
+        """Ends everything, killing what does not end by itself."""
+        ...
+
+
+__all__ = [
+    "EvaluationRequest",
+    "GenerationFailed",
+    "GenerationRequest",
+    "GenerationResult",
+    "WorkerEvent",
+    "WorkerFacts",
+    "Workers",
+]
