@@ -1,1 +1,1 @@
-"""What every training run of a built-in model shares: checkpoints, averaged weights, shipped weight files."""
+"""What training runs of built-in models share: averaged weights, shipped weight files, progress reports."""

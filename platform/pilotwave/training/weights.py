@@ -2,7 +2,7 @@
 
 The header names the model, the version of this format, the network's configuration and how far training
 came, so that a wrong file is refused in one line before anything is built from it. May import torch,
-safetensors and :mod:`pilotwave.errors`.
+safetensors, :mod:`pilotwave.storage` and :mod:`pilotwave.errors`.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@
 
 Every batch (pictures, times, noise, dropped classes) follows from the seed and the number of the step alone, so
 a run that was killed and started again ends bit for bit where an undisturbed one ends. May import torch, the
-modules beside it and :mod:`pilotwave.training`.
+modules beside it, :mod:`pilotwave.training` and :mod:`pilotwave.storage`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import time as clock
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,15 +104,15 @@ def train(config: ImageTrainingConfig, progress: Callable[[TrainingProgress], No
         InputError: The data is not there, or the loss is no longer finite.
         StorageError: A checkpoint could not be written.
     """
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(config.threads)
-    run = _Run(config)
-    run.resume()
     try:
+        run = _Run(config)
+        run.resume()
         run.to_the_end(progress)
-    except KeyboardInterrupt:
-        run.save()
-        raise
-    return run.write_weights()
+        return run.write_weights()
+    finally:
+        torch.set_num_threads(threads_before)
 
 
 def learning_rate(config: ImageTrainingConfig, step: int) -> float:
@@ -135,7 +136,7 @@ class _Run:
             self.network = ImageNetwork(config.network).to(self.device)
         self.average = ExponentialMovingAverage(self.network, config.ema_decay)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), betas=(0.9, 0.99), weight_decay=0.01)
-        self.held_out = _HeldOut(config, self.device)
+        self.held_out = _HeldOut(config, self.network, self.device)
         self.step = 0
         self.held_out_loss: float | None = None
         self._order: tuple[int, npt.NDArray[np.int64]] | None = None
@@ -152,7 +153,7 @@ class _Run:
             losses.append(self.one_step())
             last = self.step == config.steps
             if last or self._passes(config.evaluate_every):
-                self.held_out_loss = self.held_out.loss(self.network, self.average)
+                self.held_out_loss = self.held_out.loss(self.average)
                 self.write_weights()
             if last or self._passes(config.report_every):
                 per_second = (self.step - reported_step) * config.batch_size / (clock.monotonic() - reported)
@@ -274,7 +275,9 @@ class _Run:
 class _HeldOut:
     """Measures the averaged weights on pictures that training never sees, always with the same noise."""
 
-    def __init__(self, config: ImageTrainingConfig, device: torch.device, count: int = 1000) -> None:
+    def __init__(
+        self, config: ImageTrainingConfig, network: ImageNetwork, device: torch.device, count: int = 1000
+    ) -> None:
         data = dataset.load("held-out", config.data)
         count = min(count, len(data))
         generator = torch.Generator().manual_seed(0)
@@ -285,13 +288,12 @@ class _HeldOut:
         self.batches = list(
             zip(*(torch.split(part.to(device), 250) for part in (clean, noise, time, labels)), strict=True)
         )
-        self.network = ImageNetwork(config.network).to(device)
+        self.network = copy.deepcopy(network)
         self.precision = config.precision
         self.device = device
 
     @torch.no_grad()
-    def loss(self, network: ImageNetwork, average: ExponentialMovingAverage) -> float:
-        self.network.load_state_dict(network.state_dict())
+    def loss(self, average: ExponentialMovingAverage) -> float:
         average.copy_to(self.network)
         with _autocast(self.device, self.precision):
             losses = [velocity_loss(self.network, *batch) for batch in self.batches]
