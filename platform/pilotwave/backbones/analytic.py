@@ -211,10 +211,9 @@ def load_array(path: Path) -> npt.NDArray[Any]:
         return np.asarray(loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]])
     except FileNotFoundError:
         raise InputError(f"backbone.data: expected a .npy or .npz file, there is no {path}") from None
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise InputError(
-            f"backbone.data: expected a .npy or .npz file of numbers, {path} is not: {error}"
-        ) from None
+    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"backbone.data: expected a .npy or .npz file of numbers, {path}: {reason}") from None
 
 
 def _check_data(array: npt.NDArray[Any], components: int, rank: int, decode: Decode) -> None:
