@@ -6,7 +6,6 @@ May import pilotwave.execution and pilotwave.config; never ray.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +14,7 @@ from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InputError, PilotwaveError, PreflightError
 from pilotwave.execution.oracle_child import OracleSource, StartupFailure, build_oracle, leave_receipt
 from pilotwave.execution.oracle_process import DEFAULT_TIME_LIMIT, OracleProcess
-from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, check_known_answer, unanswered
+from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, check_known_answer, never_asked
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation, Failure, Status
@@ -81,14 +80,13 @@ class ThreadOracle:
 
     def evaluate(self, sample: Sample, context: QueryContext, time_limit: float | None = None) -> Evaluation:
         """Asks one question; an exception of the oracle becomes a failure with its stage."""
-        started = time.time()
         if self._closed:
             failure = Failure("worker", f"{self.name} was closed", True)
-            return unanswered(context, failure, self.name, started, Status.CANCELLED)
+            return never_asked(context, failure, self.name, Status.CANCELLED)
         try:
             oracle = self._built()
         except PilotwaveError as error:
-            return unanswered(context, Failure("start", str(error), True), self.name, started)
+            return never_asked(context, Failure("start", str(error), True), self.name)
         evaluation = ask(oracle, sample, context, self.name)
         evaluation = self._note_lateness(evaluation, self.time_limit if time_limit is None else time_limit)
         if self._receipts_dir is not None and context.query_id != PREFLIGHT_ID:

@@ -19,6 +19,7 @@ from pilotwave.execution.question import (
     PREFLIGHT_ID,
     OracleIdentity,
     check_known_answer,
+    never_asked,
     one_line,
     unanswered,
 )
@@ -78,6 +79,7 @@ class OracleProcess:
         self._answers = 0
         self._worker: WorkerProcess | None = None
         self._identity: OracleIdentity | None = None
+        self._asking = False
         self._closed = False
         self._lock = threading.Lock()
 
@@ -107,12 +109,14 @@ class OracleProcess:
             time_limit: Seconds for this question; default: the configuration's.
         """
         limit = self.time_limit if time_limit is None else time_limit
-        started = time.time()
         try:
             worker = self._ready_worker()
         except PilotwaveError as error:
-            return self._unanswered(context, Failure("start", one_line(str(error)), True), started)
+            if self._closed:
+                return never_asked(context, self._withdrawn(), self.name, Status.CANCELLED)
+            return never_asked(context, Failure("start", one_line(str(error)), True), self.name)
         started = time.time()
+        self._asking = True
         try:
             reply = _exchange(worker, Question(sample, context), limit)
         except TimeoutError:
@@ -120,6 +124,8 @@ class OracleProcess:
             return self._bury(worker, context, failure, started, Status.TIMED_OUT)
         except WorkerDiedError as error:
             return self._bury(worker, context, Failure("worker", one_line(str(error)), True), started)
+        finally:
+            self._asking = False
         assert isinstance(reply, Evaluation)
         self._answers += 1
         return reply
@@ -157,8 +163,11 @@ class OracleProcess:
         with self._lock:
             self._closed = True
             worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.close()
+        if worker is None:
+            return
+        if self._asking:
+            worker.kill()
+        worker.close()
 
     def _ready_worker(self) -> WorkerProcess:
         """Returns a live worker, a new one if the last one died or has answered often enough."""
@@ -207,14 +216,12 @@ class OracleProcess:
             receipt = read_receipt(directory, context.query_id, context.attempt)
             if receipt is not None:
                 return receipt
-        return self._unanswered(context, failure, started, status)
-
-    def _unanswered(
-        self, context: QueryContext, failure: Failure, started: float, status: Status = Status.FAILED
-    ) -> Evaluation:
         if self._closed:
-            status, failure = Status.CANCELLED, Failure("worker", f"{self.name} was closed", True)
+            status, failure = Status.CANCELLED, self._withdrawn()
         return unanswered(context, failure, self.name, started, status)
+
+    def _withdrawn(self) -> Failure:
+        return Failure("worker", f"{self.name} was closed", True)
 
     def _drop(self, worker: WorkerProcess) -> None:
         """Gets rid of a worker at once."""

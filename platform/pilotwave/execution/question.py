@@ -83,6 +83,11 @@ def unanswered(
     )
 
 
+def never_asked(context: QueryContext, failure: Failure, worker: str, status: Status = Status.FAILED) -> Evaluation:
+    """Returns the evaluation of a question that did not reach the oracle: no cost, no times."""
+    return Evaluation(context.query_id, status, attempt=context.attempt, failure=failure, worker=worker)
+
+
 def check_known_answer(identity: OracleIdentity, known: KnownAnswer, evaluation: Evaluation) -> None:
     """Compares the answer to the known question with what is known.
 
@@ -117,6 +122,7 @@ __all__ = [
     "OracleIdentity",
     "ask",
     "check_known_answer",
+    "never_asked",
     "one_line",
     "unanswered",
 ]
