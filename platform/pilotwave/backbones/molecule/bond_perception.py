@@ -28,19 +28,20 @@ LARGEST_STRAINED_RING = 7
 # Mean and spread (Å) of bond lengths in QM9 by element pair and Kekulé order. The spread includes conjugation
 # and ring strain, and is floored so that a sample's own noise is not taken for chemistry.
 BOND_LENGTHS: dict[str, dict[int, tuple[float, float]]] = {
-    "CC": {1: (1.52, 0.04), 2: (1.35, 0.035), 3: (1.205, 0.03)},
-    "CN": {1: (1.45, 0.045), 2: (1.29, 0.035), 3: (1.157, 0.03)},
-    "CO": {1: (1.41, 0.04), 2: (1.21, 0.03)},
-    "CF": {1: (1.34, 0.03)},
-    "NN": {1: (1.38, 0.05), 2: (1.28, 0.05), 3: (1.12, 0.03)},
-    "NO": {1: (1.39, 0.05), 2: (1.21, 0.04)},
-    "OO": {1: (1.45, 0.05)},
+    "CC": {1: (1.521, 0.040), 2: (1.357, 0.030), 3: (1.204, 0.030)},
+    "CN": {1: (1.441, 0.056), 2: (1.292, 0.030), 3: (1.156, 0.030)},
+    "CO": {1: (1.414, 0.035), 2: (1.205, 0.030)},
+    "CF": {1: (1.332, 0.030)},
+    "NN": {1: (1.350, 0.035), 2: (1.280, 0.035), 3: (1.120, 0.030)},
+    "NO": {1: (1.408, 0.040), 2: (1.210, 0.040)},
+    "OO": {1: (1.450, 0.050)},
 }
 
-# Longest distance (Å) still taken for a bond: between the longest bond and the shortest non-bonded distance.
+# Longest distance (Å) still taken for a bond: between the longest bond and the shortest non-bonded distance
+# in QM9 (CC 1.67 and 1.77, CN 1.62 and 1.90, CO 1.53 and 2.03, NN 1.40 and 2.08, NO 1.57 and 2.13).
 BOND_THRESHOLDS: dict[str, float] = {
-    "CC": 1.72, "CN": 1.66, "CO": 1.63, "CF": 1.52, "NN": 1.63, "NO": 1.60,
-    "OO": 1.60, "FN": 1.55, "FO": 1.55, "FF": 1.5,
+    "CC": 1.72, "CN": 1.74, "CO": 1.72, "CF": 1.70, "NN": 1.72, "NO": 1.75,
+    "OO": 1.75, "FN": 1.70, "FO": 1.70, "FF": 1.70,
 }  # fmt: skip
 
 
@@ -165,8 +166,8 @@ class _BondOrderSearch:
                 shared = {first, second} & set(self.edges[earlier][:2])
                 if len(shared) != 1:
                     continue
-                ends = ({first, second} | set(self.edges[earlier][:2])) - shared
-                between = _path_length(neighbours, *sorted(ends), avoid_atom=shared.pop())
+                start, goal = sorted({first, second} ^ set(self.edges[earlier][:2]))
+                between = _path_length(neighbours, start, goal, avoid_atom=shared.pop())
                 if between + 2 <= LARGEST_STRAINED_RING:
                     self.cumulated[index].append(earlier)
 

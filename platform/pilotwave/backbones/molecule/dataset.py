@@ -11,6 +11,7 @@ May import: numpy, platformdirs, and pandas, RDKit and qm9pack's files inside fu
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import importlib.util
 import os
@@ -26,18 +27,16 @@ from numpy.typing import NDArray
 from pilotwave.backbones.molecule import decoding
 from pilotwave.backbones.molecule.representation import (
     CLASS_INDEX,
+    FEWEST_ATOMS,
     SLOTS,
     EncodedMolecule,
     NotRepresentable,
     encode_molecule,
 )
+from pilotwave.errors import MissingDependencyError
 
 FORMAT_VERSION = 1
 HELD_OUT_PERCENT = 5
-
-
-class DatasetUnavailable(RuntimeError):
-    """The training data is not installed."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class MoleculeDataset:
 
 
 def is_held_out(smiles: str) -> bool:
-    """Says whether a molecule belongs to the held-out part: decided by its SMILES, so stereoisomers stay together."""
+    """Says whether a molecule is held out: decided by its SMILES, so that stereoisomers stay together."""
     digest = hashlib.sha256(smiles.encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
@@ -78,7 +77,7 @@ def load(cache_directory: Path | None = None, processes: int = 2) -> MoleculeDat
     """Loads QM9, preparing it on first use (one to two minutes on two cores).
 
     Raises:
-        DatasetUnavailable: the cache is empty and `qm9pack` is not installed.
+        MissingDependencyError: the cache is empty and `qm9pack` is not installed.
     """
     path = (cache_directory or _default_cache()) / f"qm9-united-atoms-{FORMAT_VERSION}.npz"
     if not path.exists():
@@ -91,6 +90,12 @@ def split(dataset: MoleculeDataset) -> tuple[MoleculeDataset, MoleculeDataset]:
     """Splits into the training part and the held-out part."""
     held_out = np.array([is_held_out(str(smiles)) for smiles in dataset.smiles])
     return dataset.select(~held_out), dataset.select(held_out)
+
+
+def atom_count_frequencies(dataset: MoleculeDataset) -> tuple[float, ...]:
+    """Returns how often each number of heavy atoms occurs; index = atoms, length slots + 1."""
+    counts = np.bincount(dataset.atoms, minlength=SLOTS + 1)
+    return tuple(float(value) for value in counts / counts.sum())
 
 
 def _default_cache() -> Path:
@@ -122,28 +127,26 @@ class RawMolecule:
 
 def raw_molecules() -> Iterator[RawMolecule]:
     """Yields the molecules of `qm9pack` in the order of its files."""
-    import pandas
-
     # The files are read directly: the package's own loader needs setuptools at run time.
     spec = importlib.util.find_spec("qm9pack")
     if spec is None or not spec.submodule_search_locations:
-        raise DatasetUnavailable("QM9 is not installed: pip install qm9pack")
+        raise MissingDependencyError("the QM9 data is not installed; run: pip install 'pilotwave[train]'")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     for part in (1, 2, 3):
-        table = pandas.read_csv(folder / f"qm9_part{part}.csv", usecols=["SMILES", "Elements", "XYZ_Ang"])
-        for smiles, elements, positions in zip(table["SMILES"], table["Elements"], table["XYZ_Ang"], strict=True):
-            yield RawMolecule(smiles, ast.literal_eval(elements), ast.literal_eval(positions))
+        with (folder / f"qm9_part{part}.csv").open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                elements, positions = ast.literal_eval(row["Elements"]), ast.literal_eval(row["XYZ_Ang"])
+                yield RawMolecule(row["SMILES"], elements, positions)
 
 
 def encode_raw(raw: RawMolecule) -> EncodedMolecule | None:
     """Encodes a published molecule, or returns None if it does not fit or does not come back as its SMILES."""
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem, rdBase
 
-    RDLogger.DisableLog("rdApp.*")
     elements = np.array(raw.elements)
     positions = np.array(raw.positions)
     heavy = elements != "H"
-    if not 2 <= heavy.sum() <= SLOTS:
+    if not FEWEST_ATOMS <= heavy.sum() <= SLOTS:
         return None
     hydrogens = np.zeros(int(heavy.sum()), dtype=int)
     for hydrogen in positions[~heavy]:
@@ -152,7 +155,8 @@ def encode_raw(raw: RawMolecule) -> EncodedMolecule | None:
     if any(key not in CLASS_INDEX for key in keys):
         return None
     decoded = decoding.decode_united_atoms(positions[heavy], [CLASS_INDEX[key] for key in keys], repair=False)
-    published = Chem.MolFromSmiles(raw.smiles)
+    with rdBase.BlockLogs():  # some published SMILES do not parse, and are left out
+        published = Chem.MolFromSmiles(raw.smiles)
     if decoded.molecule is None or published is None:
         return None
     try:

@@ -106,7 +106,7 @@ def _decoded(molecule: Mol, bonds: PerceivedBonds) -> DecodedMolecule:
 
 def _build(elements: Sequence[str], positions: NDArray[np.floating], bonds: PerceivedBonds) -> Mol | None:
     """Makes the RDKit molecule and places its hydrogens, or returns None where RDKit refuses it."""
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
     from rdkit.Geometry import Point3D
 
     editable: Any = Chem.RWMol()
@@ -124,7 +124,9 @@ def _build(elements: Sequence[str], positions: NDArray[np.floating], bonds: Perc
     for index, (x, y, z) in enumerate(np.asarray(positions, dtype=float).tolist()):
         conformer.SetAtomPosition(index, Point3D(x, y, z))
     molecule.AddConformer(conformer)
-    if Chem.SanitizeMol(molecule, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+    with rdBase.BlockLogs():
+        outcome = Chem.SanitizeMol(molecule, catchErrors=True)
+    if outcome != Chem.SanitizeFlags.SANITIZE_NONE:
         return None
     if any(atom.GetNumRadicalElectrons() or atom.GetFormalCharge() for atom in molecule.GetAtoms()):
         return None

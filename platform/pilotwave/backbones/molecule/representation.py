@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 SLOTS = 9
+FEWEST_ATOMS = 2
 POSITION_CHANNELS = 3
 
 
@@ -94,8 +95,8 @@ def encode_molecule(molecule: Mol) -> EncodedMolecule:
     from rdkit import Chem
 
     heavy = Chem.RemoveHs(molecule)
-    if not 2 <= heavy.GetNumAtoms() <= SLOTS:
-        raise NotRepresentable(f"{heavy.GetNumAtoms()} heavy atoms; two to {SLOTS} fit")
+    if not FEWEST_ATOMS <= heavy.GetNumAtoms() <= SLOTS:
+        raise NotRepresentable(f"{heavy.GetNumAtoms()} heavy atoms; {FEWEST_ATOMS} to {SLOTS} fit")
     smiles = Chem.MolToSmiles(heavy, isomericSmiles=False)
     order = list(heavy.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"])
     heavy = Chem.RenumberAtoms(heavy, order)

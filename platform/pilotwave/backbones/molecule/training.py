@@ -1,0 +1,350 @@
+"""Trains the built-in molecule model; ``pilotwave train molecule`` runs this.
+
+One GPU, or a few CPU processes that average their gradients. Every random number of step k follows from the
+seed, k and the process, and the data order from the seed and the epoch, so a run that was killed and started
+again continues the same sequence. The learning rate depends on molecules seen, never on the clock: a busy
+machine only delays the end.
+
+May import torch, the modules beside it, and :mod:`pilotwave.training`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time as clock
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import distributed, nn
+
+from pilotwave.backbones.molecule import dataset, training_loss
+from pilotwave.backbones.molecule.backbone import MODEL, MoleculeBackbone
+from pilotwave.backbones.molecule.network import MoleculeNetwork
+from pilotwave.backbones.molecule.quality import count_validity
+from pilotwave.backbones.molecule.training_config import (
+    FREE,
+    MoleculeTrainingConfig,
+    identity,
+    learning_rate_factor,
+)
+from pilotwave.errors import CheckpointError, InputError
+from pilotwave.storage import load_checkpoint, save_checkpoint
+from pilotwave.training.ema import ExponentialMovingAverage
+from pilotwave.training.progress import TrainingProgress
+from pilotwave.training.weights import write_weights
+
+CHECKPOINT_NAME = "checkpoint.pt"
+WEIGHTS_NAME = "molecule.safetensors"
+HELD_OUT_MOLECULES = 1024
+HELD_OUT_SEED = 20_001
+GRADIENT_NORM_LIMIT = 2.0
+
+
+def train(config: MoleculeTrainingConfig, progress: Callable[[TrainingProgress], None]) -> Path:
+    """Trains, or continues where the checkpoint in the output folder stands.
+
+    Args:
+        config: What to train.
+        progress: Called in this process about every ``report_every`` molecules and at the end.
+
+    Returns:
+        The path of the finished weights, ``<output>/molecule.safetensors``; of the checkpoint if paused.
+
+    Raises:
+        CheckpointError: The output folder holds a damaged checkpoint or one of another run.
+        InputError: QM9 is not installed, or the loss is no longer finite.
+        StorageError: A checkpoint could not be written.
+    """
+    read_checkpoint(config)  # refuse another run's folder before any work
+    dataset.load(config.cache)  # prepared once, before processes share it
+    device = choose_device(config.device)
+    if device.type != "cpu" or config.processes == 1:
+        finished = _Run(config, 0, 1, device).to_the_end(progress)
+    else:
+        finished = _train_in_processes(config, progress)
+    return config.output / (WEIGHTS_NAME if finished else CHECKPOINT_NAME)
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device of that name; auto is a GPU if there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"expected device auto, cpu or cuda, got {name!r}") from error
+
+
+def data_order(places: npt.NDArray[np.int64], size: int, seed: int) -> npt.NDArray[np.int64]:
+    """Maps places in the endless stream of training molecules to rows: a new permutation every epoch.
+
+    Args:
+        places: 0, 1, ... in the stream, any shape (n,).
+        size: Number of training molecules.
+        seed: Of the run.
+    """
+    rows = np.empty_like(places)
+    for epoch in np.unique(places // size):
+        inside = places // size == epoch
+        rows[inside] = np.random.default_rng((seed, int(epoch))).permutation(size)[places[inside] % size]
+    return rows
+
+
+def read_checkpoint(config: MoleculeTrainingConfig) -> dict[str, Any] | None:
+    """Loads the checkpoint of this run, or None if there is none.
+
+    Raises:
+        CheckpointError: It is damaged, or of another run; the message names what differs.
+    """
+    path = config.output / CHECKPOINT_NAME
+    if not path.exists():
+        return None
+    state = load_checkpoint(path)
+    theirs, ours = state.get("identity", {}), identity(config)
+    different = [f"{key} = {theirs.get(key)} (now {ours[key]})" for key in ours if theirs.get(key) != ours[key]]
+    if different:
+        raise CheckpointError(
+            f"the checkpoint in {config.output} is of another run: {', '.join(different)}; "
+            "choose another output folder or the settings it was started with"
+        )
+    return state
+
+
+def _train_in_processes(config: MoleculeTrainingConfig, progress: Callable[[TrainingProgress], None]) -> bool:
+    """Runs rank 0 here and starts the other ranks; they end when rank 0 does."""
+    context = torch.multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="pilotwave-train-") as folder:
+        meeting_point = str(Path(folder) / "rendezvous")
+        others = [
+            context.Process(target=_train_rank, args=(config, rank, meeting_point), daemon=True)
+            for rank in range(1, config.processes)
+        ]
+        for process in others:
+            process.start()
+        try:
+            return _train_rank(config, 0, meeting_point, progress)
+        finally:
+            for process in others:
+                process.join(timeout=10)
+                process.kill()
+
+
+def _train_rank(
+    config: MoleculeTrainingConfig,
+    rank: int,
+    meeting_point: str,
+    progress: Callable[[TrainingProgress], None] | None = None,
+) -> bool:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=config.processes
+    )
+    try:
+        return _Run(config, rank, config.processes, torch.device("cpu")).to_the_end(progress)
+    finally:
+        distributed.destroy_process_group()
+
+
+class _Run:
+    """One process of a training run; rank 0 reports and writes."""
+
+    def __init__(self, config: MoleculeTrainingConfig, rank: int, world: int, device: torch.device) -> None:
+        if device.type == "cpu":
+            torch.set_num_threads(config.threads)
+        self.config, self.rank, self.world, self.device = config, rank, world, device
+        self.data, held_out = dataset.split(dataset.load(config.cache))
+        self.held_out = training_loss.make_batch(
+            held_out.select(np.arange(min(HELD_OUT_MOLECULES, len(held_out)))),
+            config.network,
+            torch.Generator().manual_seed(HELD_OUT_SEED),
+            device,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.network = MoleculeNetwork(config.network).to(device)
+            self.averaged = MoleculeNetwork(config.network).to(device).eval()
+        self.average = ExponentialMovingAverage(self.network, config.ema_decay)
+        self.optimizers = make_optimizers(self.network, config)
+        self.step = 0
+        self._restore()
+
+    def _restore(self) -> None:
+        state = read_checkpoint(self.config)
+        if state is None:
+            return
+        self.step = int(state["step"])
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    @property
+    def seen(self) -> int:
+        """Training molecules so far."""
+        return self.step * self.config.batch_size
+
+    def to_the_end(self, progress: Callable[[TrainingProgress], None] | None) -> bool:
+        """Trains until the budget is spent (True) or until the pause (False)."""
+        started = saved = reported = clock.monotonic()
+        losses: list[float] = []
+        while self.seen < self.config.molecules:
+            losses.append(self._take_step())
+            if self._passed(self.config.report_every):
+                validity = self._validity() if self._passed(self.config.sample_every) else {}
+                self._report(losses, clock.monotonic() - reported, validity, progress)
+                losses, reported = [], clock.monotonic()
+            if clock.monotonic() - saved > self.config.checkpoint_seconds:
+                self._save()
+                saved = clock.monotonic()
+            if self._must_pause(clock.monotonic() - started):
+                self._save()
+                return False
+        report = self._report(losses, clock.monotonic() - reported, self._validity(), progress)
+        self._save()
+        if report is not None:
+            self._write_weights(report)
+        return True
+
+    def _passed(self, every: int) -> bool:
+        """Whether the last step crossed a multiple of `every` molecules."""
+        return self.seen // every > (self.seen - self.config.batch_size) // every
+
+    def _must_pause(self, elapsed: float) -> bool:
+        """Rank 0's clock decides for all, so that no process waits for one that has left."""
+        if self.config.pause_after_minutes is None:
+            return False
+        flag = torch.tensor([float(elapsed > 60 * self.config.pause_after_minutes)])
+        if self.world > 1:
+            distributed.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def _take_step(self) -> float:
+        share = self.config.batch_size // self.world
+        first = self.seen + self.rank * share
+        rows = data_order(np.arange(first, first + share), len(self.data), self.config.seed)
+        key = np.random.SeedSequence((self.config.seed, self.step, self.rank)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(key[0] >> 1))
+        batch = training_loss.make_batch(self.data.select(rows), self.config.network, generator, self.device)
+        loss = training_loss.loss_of(self.network, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.world > 1:
+            _average_gradients(self.network, self.world)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM_LIMIT)
+        factor = learning_rate_factor(self.seen, self.config)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest_lr"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.average.update(self.network)
+        self.step += 1
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise InputError(f"the loss became {value} at step {self.step}; lower the learning rates")
+        return value
+
+    def _validity(self) -> dict[str, float]:
+        """Samples with the averaged weights, each process its share."""
+        self.average.copy_to(self.averaged)
+        backbone = MoleculeBackbone(
+            self.averaged, dataset.atom_count_frequencies(self.data), precision="bfloat16", device=str(self.device)
+        )
+        share = -(-self.config.samples // self.world)
+        counts = count_validity(backbone, range(self.rank * share, (self.rank + 1) * share))
+        if self.world > 1:
+            distributed.all_reduce(counts)
+        strict, decoded, drawn = counts.tolist()
+        return {"strict_validity": strict / drawn, "decoded_validity": decoded / drawn}
+
+    @torch.no_grad()
+    def _report(
+        self,
+        losses: list[float],
+        elapsed: float,
+        validity: dict[str, float],
+        progress: Callable[[TrainingProgress], None] | None,
+    ) -> TrainingProgress | None:
+        if self.rank != 0:
+            return None
+        self.average.copy_to(self.averaged)
+        speed = len(losses) * self.config.batch_size / max(elapsed, 1e-9)
+        report = TrainingProgress(
+            seen=self.seen,
+            total=self.config.molecules,
+            loss=float(np.mean(losses)) if losses else float("nan"),
+            held_out_loss=float(training_loss.loss_of(self.averaged, self.held_out)),
+            per_second=speed,
+            seconds_left=max(self.config.molecules - self.seen, 0) / max(speed, 1e-9),
+            quality=validity,
+        )
+        if progress is not None:
+            progress(report)
+        return report
+
+    def _save(self) -> None:
+        if self.rank != 0:
+            return
+        state = {
+            "identity": identity(self.config),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        save_checkpoint(self.config.output / CHECKPOINT_NAME, state)
+
+    def _write_weights(self, report: TrainingProgress) -> None:
+        self.average.copy_to(self.averaged)
+        write_weights(
+            self.config.output / WEIGHTS_NAME,
+            self.averaged.state_dict(),
+            model=MODEL,
+            config={
+                "network": self.config.network.model_dump(),
+                "atom_counts": dataset.atom_count_frequencies(self.data),
+            },
+            progress={
+                "seen": report.seen,
+                "held_out_loss": report.held_out_loss,
+                **report.quality,
+                "training": identity(self.config),
+            },
+        )
+
+
+def make_optimizers(network: MoleculeNetwork, config: MoleculeTrainingConfig) -> list[torch.optim.Optimizer]:
+    """Makes Muon for the matrices of the transformer layers and AdamW for all other parameters."""
+    named = list(network.named_parameters())
+    trunk = [value for name, value in named if name.startswith("layers.") and name.endswith("weight")]
+    chosen = {id(parameter) for parameter in trunk}
+    others = [value for _, value in named if id(value) not in chosen]
+    muon = torch.optim.Muon(trunk, lr=config.trunk_learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    for optimizer in (muon, adam):
+        for group in optimizer.param_groups:
+            group["highest_lr"] = group["lr"]
+    return [muon, adam]
+
+
+def _average_gradients(network: nn.Module, world: int) -> None:
+    """Averages gradients over the processes, in one message."""
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    joined = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(joined)
+    joined /= world
+    for gradient, part in zip(gradients, torch.split(joined, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+__all__ = [
+    "CHECKPOINT_NAME",
+    "FREE",
+    "WEIGHTS_NAME",
+    "MoleculeTrainingConfig",
+    "data_order",
+    "learning_rate_factor",
+    "train",
+]

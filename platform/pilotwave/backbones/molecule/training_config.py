@@ -1,0 +1,75 @@
+"""What a training run of the molecule model is made of, and its learning-rate schedule.
+
+May import pydantic and the network's configuration beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pilotwave.backbones.molecule.network import NetworkConfig
+
+WARM_UP_STEPS = 50
+
+
+class MoleculeTrainingConfig(BaseModel):
+    """What a training run is made of. A run is the same run if only the fields of :data:`FREE` differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path = Field(description="Folder of the checkpoint and of the finished weights.")
+    cache: Path | None = Field(default=None, description="Folder of the prepared data; the user's if left out.")
+    molecules: int = Field(
+        default=2_600_000, ge=1, description="Budget: molecules seen in all, repetitions counted."
+    )
+    pause_after_minutes: float | None = Field(
+        default=None, gt=0, description="Stop with a checkpoint after this long; start again to continue."
+    )
+    batch_size: int = Field(default=384, ge=2, le=65_536, description="Molecules per step, over all processes.")
+    processes: int = Field(
+        default=2, ge=1, le=64, description="CPU processes that average gradients; one on a GPU."
+    )
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads of each process.")
+    trunk_learning_rate: float = Field(default=3e-3, gt=0, le=1, description="Muon, on the transformer's matrices.")
+    learning_rate: float = Field(default=1.5e-3, gt=0, le=1, description="AdamW, on everything else.")
+    decay: float = Field(
+        default=0.45, gt=0, le=1, description="Share of the budget over which the rates fall to zero, at the end."
+    )
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="Of the averaged weights, the ones kept.")
+    network: NetworkConfig = Field(default=NetworkConfig(), description="The denoiser's shape.")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of everything random.")
+    device: str = Field(default="auto", description="auto (a GPU if there is one), cpu or cuda.")
+    checkpoint_seconds: float = Field(
+        default=45.0, ge=0, le=60, description="A killed run loses at most this much."
+    )
+    report_every: int = Field(default=40_000, ge=1, description="Molecules between two reports.")
+    sample_every: int = Field(default=260_000, ge=1, description="Molecules between two measurements of validity.")
+    samples: int = Field(default=256, ge=1, le=100_000, description="Samples drawn for such a measurement.")
+
+
+FREE = frozenset(
+    {
+        "output", "cache", "molecules", "pause_after_minutes", "threads", "decay", "device",
+        "checkpoint_seconds", "report_every", "sample_every", "samples",
+    }
+)  # fmt: skip
+"""Fields that may change when a run is continued: where, how often, and how long. A smaller budget brings the
+decay forward."""
+
+
+def learning_rate_factor(molecules_seen: int, config: MoleculeTrainingConfig) -> float:
+    """Share of the highest rate: a short linear rise, constant, then linear to zero at the end of the budget."""
+    rise = (molecules_seen / config.batch_size + 1) / WARM_UP_STEPS
+    fall = (1 - molecules_seen / config.molecules) / config.decay
+    return max(0.0, min(1.0, rise, fall))
+
+
+def identity(config: MoleculeTrainingConfig) -> dict[str, Any]:
+    """Returns the settings that make it this run and no other."""
+    return config.model_dump(mode="json", exclude=set(FREE))
+
+
+__all__ = ["FREE", "MoleculeTrainingConfig", "identity", "learning_rate_factor"]
