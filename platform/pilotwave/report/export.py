@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 from pilotwave.errors import InputError, StorageError
 from pilotwave.report.evaluations import evaluation_rows, evaluations_csv, evaluations_parquet
+from pilotwave.report.export_format import ExportFormat
 from pilotwave.report.image_grid import save_image_grid
 from pilotwave.report.molecules import draw_molecules, molecules_sdf
 from pilotwave.report.ranking import Ranked, best
@@ -22,19 +22,6 @@ from pilotwave.samples import ImageSample
 
 PICTURE_COUNT = 20
 """How many of the best a picture shows unless told otherwise."""
-
-
-class ExportFormat(StrEnum):
-    """What can be written.
-
-    ``SDF`` and ``PNG`` hold distinct samples, best first; ``PARQUET`` and ``CSV`` hold every candidate in the
-    order it was made, or the best evaluations if a number is given.
-    """
-
-    SDF = "sdf"
-    PNG = "png"
-    PARQUET = "parquet"
-    CSV = "csv"
 
 
 def export_run(run: RecordedRun, format: ExportFormat, output: Path, count: int | None = None) -> int:
@@ -126,4 +113,4 @@ def _cannot_write(output: Path, error: OSError) -> StorageError:
     )
 
 
-__all__ = ["PICTURE_COUNT", "ExportFormat", "export_run", "write_file", "write_image_grid"]
+__all__ = ["PICTURE_COUNT", "export_run", "write_file", "write_image_grid"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pilotwave.report.recorded_run import Judged, RecordedRun
@@ -84,6 +84,10 @@ class FailureCount:
     stage: str
     message: str
     count: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it for programs."""
+        return asdict(self)
 
 
 def best(run: RecordedRun, count: int, *, distinct: bool = True) -> list[Ranked]:

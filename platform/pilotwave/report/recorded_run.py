@@ -102,13 +102,13 @@ class RecordedRun:
             events = list(ledger.events())
             drawn = tuple(query_id for event in events for query_id in _drawn(event))
             media = next((item.sample.media for item in _candidates(ledger, drawn) if item.sample), None)
-        oracle = _oracle(events)
+        facts = _facts(events)
         return cls(
             directory=directory,
             name=str(fields.get("name", directory.path.name)),
             objective=_objective(fields, directory),
-            oracle=oracle.get("name") or _kind(fields.get("oracle")),
-            unit=oracle.get("unit", ""),
+            oracle=str(facts.get("oracle") or _kind(fields.get("oracle"))),
+            unit=str(facts.get("unit", "")),
             media=media,
             state=CampaignState.of(events),
             drawn=drawn,
@@ -138,12 +138,10 @@ def _drawn(event: Event) -> Sequence[str]:
     return event.record["query_ids"] if event.kind is EventKind.GENERATED else ()
 
 
-def _oracle(events: Sequence[Event]) -> dict[str, str]:
-    """Returns what the oracle said of itself when the campaign was last started."""
-    for event in reversed(events):
-        if event.kind is EventKind.STARTED and isinstance(event.record.get("oracle"), Mapping):
-            return {key: str(value) for key, value in event.record["oracle"].items()}
-    return {}
+def _facts(events: Sequence[Event]) -> Mapping[str, Any]:
+    """Returns what backbone and oracle said of themselves when the campaign was last started."""
+    started = [event.record for event in events if event.kind is EventKind.STARTED]
+    return started[-1].get("facts", {}) if started else {}
 
 
 def _campaign_fields(directory: RunDirectory) -> dict[str, Any]:

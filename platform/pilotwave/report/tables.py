@@ -78,7 +78,7 @@ def pretty_unit(unit: str) -> str:
 
 
 def format_value(value: float, among: Sequence[float] = ()) -> str:
-    """Returns a value with about five significant digits, without an exponent where people want none.
+    """Returns a value with at least five significant digits, without an exponent where people want none.
 
     Args:
         value: To be written.
@@ -88,7 +88,7 @@ def format_value(value: float, among: Sequence[float] = ()) -> str:
     if largest == 0 or 1e-3 <= largest < 1e6:
         whole = len(str(int(largest))) if largest >= 1 else 0
         return f"{value:.{max(0, 5 - whole)}f}"
-    return f"{value:.4e}"
+    return f"{value:.6e}"
 
 
 def _label_title(ranked: Sequence[Ranked]) -> str:

@@ -60,10 +60,9 @@ def record_run(
     (run_dir / "campaign.yaml").write_text(f"name: polarizable\nobjective: {{direction: {direction}}}\n")
     generator = np.random.default_rng(0)
     with Ledger.create(run_dir / "ledger.sqlite", {"campaign": "x", "name": "polarizable"}) as ledger:
-        oracle = {"name": "xtb:polarizability", "version": "tblite-0.4", "unit": unit}
-        ledger.append(
-            EventKind.STARTED, {"host": "h", "pid": 1, "resumed": False, "queries": len(samples), "oracle": oracle}
-        )
+        facts = {"backbone": "b", "oracle": "xtb:polarizability", "oracle_version": "tblite-0.4", "unit": unit}
+        record = {"host": "h", "pid": 1, "resumed": False, "queries": len(samples), "facts": facts}
+        ledger.append(EventKind.STARTED, record)
         for number, start in enumerate(range(0, len(samples), batch_size)):
             batch = samples[start : start + batch_size]
             ledger.append(EventKind.ASKED, {"proposal": number, "count": len(batch)})

@@ -14,60 +14,55 @@ from rdkit import Chem
 
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.errors import InputError, MissingDependencyError, StorageError
-from pilotwave.report.export import ExportFormat, export_run
+from pilotwave.report.export import export_run
+from pilotwave.report.export_format import ExportFormat
 from pilotwave.report.learning_curve import learning_curve, learning_curve_csv
 from pilotwave.report.molecules import draw_molecules, molecules_sdf
 from pilotwave.report.ranking import best
 from pilotwave.report.recorded_run import RecordedRun
-from pilotwave.report.results import write_results
+from pilotwave.report.results import existing_results, write_results
 from pilotwave.samples import MoleculeSample
 from pilotwave.types import Evaluation, Status
 
 
 def test_results_of_molecules(molecule_run: Path) -> None:
     results = write_results(molecule_run)
-    assert list(results.files) == [
-        "best.sdf",
-        "best.png",
-        "learning_curve.png",
-        "learning_curve.csv",
-        "evaluations.csv",
-    ]
+    assert list(results.files) == ["structures", "picture", "learning_curve", "learning_data", "evaluations"]
+    assert existing_results(molecule_run) == results.files
     assert results.skipped == {}
     assert len(results.best) == 8
-    for path in results.files.values():
+    for path in results.paths():
         assert path.stat().st_size > 0
-    assert sorted(path.name for path in (molecule_run / "results").iterdir()) == sorted(results.files)
+    assert sorted((molecule_run / "results").iterdir()) == sorted(results.paths())
 
 
 def test_results_can_be_written_again(molecule_run: Path) -> None:
-    first = write_results(molecule_run).files["evaluations.csv"].read_text()
+    first = write_results(molecule_run).files["evaluations"].read_text()
     with Ledger.open(molecule_run / "ledger.sqlite") as writer:
         writer.settle(EventKind.SETTLED, Evaluation("p0001-01", Status.OK, 900.0))
     second = write_results(molecule_run)
     assert second.best[0].value == 900.0
-    assert second.files["evaluations.csv"].read_text() != first
+    assert second.files["evaluations"].read_text() != first
     assert not [path for path in (molecule_run / "results").iterdir() if path.name.startswith(".")]
 
 
 def test_results_of_images_and_arrays(image_run: Path, array_run: Path) -> None:
-    assert "best.png" in write_results(image_run).files
-    assert "best.sdf" not in write_results(image_run).files
-    assert list(write_results(array_run).files) == ["learning_curve.png", "learning_curve.csv", "evaluations.csv"]
+    assert list(write_results(image_run).files) == ["picture", "learning_curve", "learning_data", "evaluations"]
+    assert list(write_results(array_run).files) == ["learning_curve", "learning_data", "evaluations"]
 
 
 def test_results_of_a_run_that_has_only_begun(make_run: Callable[..., Path]) -> None:
     results = write_results(make_run([]))
     assert results.best == ()
-    assert results.files["learning_curve.csv"].read_text().startswith("batch,queries,answered")
+    assert results.files["learning_data"].read_text().startswith("batch,queries,answered")
 
 
 def test_a_missing_package_costs_only_its_file(molecule_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     results = write_results(molecule_run)
-    assert set(results.skipped) == {"best.png", "learning_curve.png"}
-    assert "pip install" in results.skipped["learning_curve.png"]
-    assert {"best.sdf", "learning_curve.csv", "evaluations.csv"} == set(results.files)
+    assert set(results.skipped) == {"picture", "learning_curve"}
+    assert "pip install" in results.skipped["learning_curve"]
+    assert set(existing_results(molecule_run)) == {"structures", "learning_data", "evaluations"}
 
 
 def test_sdf_keeps_structure_and_knowledge(molecule_run: Path) -> None:
@@ -132,7 +127,7 @@ def test_learning_curve_minimizes_and_leaves_what_is_unknown_empty(image_run: Pa
         writer.append(EventKind.ASKED, {"proposal": 1, "count": 2})
     (only,) = learning_curve(RecordedRun.read(run_dir))
     assert (only.mean, only.best_so_far, only.queries) == (None, None, 0)
-    assert write_results(run_dir).files["learning_curve.png"].exists()
+    assert write_results(run_dir).files["learning_curve"].exists()
 
 
 def test_csv_has_every_candidate(molecule_run: Path, tmp_path: Path) -> None:

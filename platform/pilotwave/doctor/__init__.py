@@ -1,0 +1,1 @@
+"""Checks that what a campaign needs is installed and works here."""
