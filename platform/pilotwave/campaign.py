@@ -28,6 +28,7 @@ from pilotwave.config.given import GivenBackboneConfig, GivenOracleConfig
 from pilotwave.errors import InputError
 from pilotwave.execution.callable_oracle import CallableOracleConfig
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Progress, never
+from pilotwave.execution.oracle_host import open_oracle_host
 from pilotwave.protocols import Backbone, Oracle
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ class CampaignResult:
     def best(self, count: int = 10) -> list[Ranked]:
         """Returns the best distinct samples, best first."""
         from pilotwave.report.ranking import best
+        from pilotwave.report.recorded_run import RecordedRun
 
-        return best(self.run_dir, count)
+        return best(RecordedRun.read(self.run_dir), count)
 
 
 class Campaign:
@@ -86,13 +88,17 @@ class Campaign:
         return cls(loading.check_campaign(fields))
 
     @classmethod
-    def of_run(cls, run_dir: str | Path) -> Campaign:
+    def of_run(cls, run_dir: str | Path, overrides: Sequence[str] = ()) -> Campaign:
         """Reads the campaign of a run.
+
+        Args:
+            run_dir: Its directory.
+            overrides: Changes to queries, failures, runtime or tracking.
 
         Raises:
             RunDirectoryError: There is none, or it was changed.
         """
-        return cls(RunDirectory(Path(run_dir)).config())
+        return cls(RunDirectory(Path(run_dir)).config(overrides))
 
     def check(self) -> None:
         """Makes sure that all that was chosen can run here.
@@ -102,6 +108,23 @@ class Campaign:
         """
         for component in self.config.components():
             component.check_dependencies()
+
+    def preflight(self) -> None:
+        """Loads the model and asks the oracle its known question; nothing is paid for.
+
+        Raises:
+            CheckpointError: The model cannot be loaded.
+            PreflightError: The oracle did not give its known answer.
+        """
+        self.check()
+        self.config.backbone.build(self.config.runtime.device)
+        for constraint in self.config.constraints:
+            constraint.build()
+        host = open_oracle_host(self.config.oracle, None, "preflight")
+        try:
+            host.preflight()
+        finally:
+            host.close()
 
     def run(
         self,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import yaml
 
 from pilotwave.archive.ledger import Ledger
 from pilotwave.config.campaign import CampaignConfig
-from pilotwave.config.loading import check_campaign, read_yaml
+from pilotwave.config.loading import apply_override, check_campaign, read_yaml
 from pilotwave.errors import ConfigError, RunDirectoryError, StorageError
 from pilotwave.storage import write_atomically
 
@@ -82,9 +82,7 @@ class RunDirectory:
             fields = config.model_dump(mode="json")
             write_atomically(self.campaign_file, yaml.safe_dump(fields, sort_keys=False).encode())
         except OSError as error:
-            raise StorageError(
-                f"{self.path}: {error.strerror}; choose another --run-dir"
-            ) from error
+            raise StorageError(f"{self.path}: {error.strerror}; choose another --run-dir") from error
         Ledger.create(self.ledger_file, {"campaign": config.identity(), "name": config.name}).close()
 
     def whose(self, config: CampaignConfig) -> str:
@@ -95,8 +93,11 @@ class RunDirectory:
             return str(error)
         return f"{self.path} holds this campaign already; continue it with: pilotwave resume {self.path}"
 
-    def config(self) -> CampaignConfig:
+    def config(self, overrides: Sequence[str] = ()) -> CampaignConfig:
         """Reads the resolved campaign back.
+
+        Args:
+            overrides: ``"budget.queries=400"``; only what does not change the questions may be changed.
 
         Raises:
             RunDirectoryError: There is no run here, or its campaign does not match its ledger.
@@ -105,6 +106,8 @@ class RunDirectory:
             raise RunDirectoryError(f"{self.path}: no run here; give the directory of a run, e.g. runs/demo")
         try:
             fields, lines = read_yaml(self.campaign_file)
+            for override in overrides:
+                apply_override(fields, override)
             config = check_campaign(fields, source=str(self.campaign_file), base_dir=self.path, lines=lines)
         except ConfigError as error:
             raise RunDirectoryError(f"{self.path} cannot be resumed: {error}") from error
@@ -124,6 +127,17 @@ class RunDirectory:
                     f"{self.campaign_file.name} (queries, failures, runtime and tracking may be changed)"
                 )
 
+    def is_locked(self) -> bool:
+        """Says whether a driver is at work here."""
+        try:
+            with open(self.path / ".lock", "rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Holds the directory for one driver; the lock goes with the process, also after ``kill -9``.
@@ -135,9 +149,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StorageError(
-                f"{self.path}: {error.strerror}; choose another --run-dir"
-            ) from error
+            raise StorageError(f"{self.path}: {error.strerror}; choose another --run-dir") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import operator
 from collections.abc import Callable
+from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -124,7 +125,9 @@ class CampaignConfig(Section):
     @model_validator(mode="after")
     def _media_fit(self) -> CampaignConfig:
         media = self.backbone.media
-        for word, part in [("oracle", self.oracle), *(("constraint", item) for item in self.constraints)]:
+        judges: list[tuple[str, OracleConfig | ConstraintConfig]] = [("oracle", self.oracle)]
+        judges += [("constraint", item) for item in self.constraints]
+        for word, part in judges:
             accepted = part.media
             if media not in accepted:
                 raise ValueError(
@@ -153,7 +156,8 @@ def campaign_model() -> type[CampaignConfig]:
     fields: dict[str, Any] = {
         section: (choice, CampaignConfig.model_fields[section]) for section, choice in one_of.items()
     }
-    fields["constraints"] = (tuple[_union("constraint"), ...], CampaignConfig.model_fields["constraints"])
+    several = GenericAlias(tuple, (_union("constraint"), ...))
+    fields["constraints"] = (several, CampaignConfig.model_fields["constraints"])
     fields["runtime"] = (runtime, Field({"kind": "inline"}, validate_default=True, description="Where it runs."))
     fields["tracking"] = (
         tracking,
@@ -170,8 +174,12 @@ def campaign_schema() -> dict[str, Any]:
 
 
 def _union(section: str) -> Any:
-    classes = available(section)
-    named = Annotated[functools.reduce(operator.or_, classes), Field(discriminator="kind")]
+    # Without any plug-in the base class stands in; no kind of it exists, so every file is refused by name.
+    classes = available(section) or (CONFIG_BASES[section],)
+    if len(classes) == 1:
+        return Annotated[classes[0], WrapValidator(_objects_pass(CONFIG_BASES[section]))]
+    one_of: Any = functools.reduce(operator.or_, classes)
+    named: Any = Annotated[one_of, Field(discriminator="kind")]
     # A section that is given as an object (from Python) is taken as it is.
     return Annotated[named, WrapValidator(_objects_pass(CONFIG_BASES[section]))]
 

@@ -50,7 +50,12 @@ class ComponentConfig(BaseModel):
 
     def missing_packages(self) -> list[str]:
         """Returns the needed packages that are not installed, without importing them."""
-        return [name for name in self.packages if importlib.util.find_spec(name) is None]
+        return [name for name in self.packages if not self.is_installed(name)]
+
+    @staticmethod
+    def is_installed(package: str) -> bool:
+        """Says whether a package can be imported, without importing it."""
+        return importlib.util.find_spec(package) is not None
 
     def check_dependencies(self) -> None:
         """Makes sure that this choice can run here.

@@ -1,0 +1,55 @@
+"""The typer application: which commands there are. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import typer
+
+from pilotwave import __version__
+from pilotwave.cli.doctor import doctor
+from pilotwave.cli.export import export
+from pilotwave.cli.list_choices import list_choices
+from pilotwave.cli.resume import resume
+from pilotwave.cli.run import run
+from pilotwave.cli.schema import schema
+from pilotwave.cli.status import status
+from pilotwave.cli.top import top
+from pilotwave.cli.train import train
+from pilotwave.cli.validate import validate
+
+app = typer.Typer(
+    name="pilotwave",
+    help="Steer generative diffusion models with expensive black-box oracles.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pilotwave {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    del version
+
+
+app.command()(run)
+app.command()(resume)
+app.command()(status)
+app.command()(top)
+app.command()(export)
+app.command()(validate)
+app.command()(schema)
+app.command("list")(list_choices)
+app.command()(train)
+app.command()(doctor)
+
+__all__ = ["app"]

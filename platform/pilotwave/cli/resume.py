@@ -1,0 +1,36 @@
+"""``pilotwave resume``: go on with a run that was interrupted, killed, or given more budget."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from pilotwave.cli.options import Overrides, RunDir
+
+
+def resume(
+    run_dir: RunDir,
+    overrides: Overrides = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")
+    ] = (False),
+) -> int:
+    """Go on where a run stands: nothing that was answered is asked again.
+
+    Example: pilotwave resume runs/polarizability --set budget.queries=320
+    """
+    launched = time.time()
+    from pilotwave.campaign import Campaign
+    from pilotwave.cli.driving import drive
+
+    loaded = Campaign.of_run(run_dir, list(overrides or []))
+    return drive(
+        loaded.config,
+        lambda observe, interrupt: loaded.resume(run_dir, observe=observe, interrupt=interrupt, launched=launched),
+        json_output=json_output,
+    )
+
+
+__all__ = ["resume"]

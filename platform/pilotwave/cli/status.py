@@ -1,0 +1,82 @@
+"""``pilotwave status``: how far a run is, read from its ledger while it runs or after."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import typer
+
+from pilotwave.cli.options import JsonOutput, RunDir
+
+
+def status(
+    run_dir: RunDir,
+    json_output: JsonOutput = False,
+) -> None:
+    """Say how far a run is; reading does not disturb it.
+
+    Example: pilotwave status runs/polarizability
+    """
+    from pilotwave.archive.run_directory import RunDirectory
+    from pilotwave.report.learning_curve import learning_curve
+    from pilotwave.report.ranking import best
+    from pilotwave.report.recorded_run import RecordedRun
+
+    directory = RunDirectory(run_dir)
+    run = RecordedRun.read(directory.path)
+    config, state = directory.config(), run.state
+    ranked = best(run, 1)
+    curve = learning_curve(run)
+    at_work = directory.is_locked()
+    doing = "running" if at_work else {None: "killed", "finished": "finished"}.get(state.stopped, state.stopped)
+    facts = {
+        "name": config.name,
+        "status": "not started" if state.started is None and not at_work else doing,
+        "queries": config.budget.queries,
+        "spent": state.spent,
+        "answered": state.answered,
+        "failed": state.failed,
+        "infeasible": state.infeasible,
+        "open": len(state.open_queries()),
+        "proposals": len(state.proposals),
+        "best": ranked[0].value if ranked else None,
+        "best_label": ranked[0].label if ranked else None,
+        "unit": run.unit,
+        "batch_mean": curve[-1].mean if curve else None,
+        "active_seconds": state.active_seconds,
+        "last_event": state.last_time,
+    }
+    if json_output:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    _print(facts, run_dir)
+
+
+def _print(facts: Mapping[str, object], run_dir: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pilotwave.report.tables import pretty_unit
+
+    table = Table.grid(padding=(0, 2))
+    for key, value in facts.items():
+        if value is None or key in ("name", "unit", "last_event"):
+            continue
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        if key in ("best", "batch_mean"):
+            shown += f" {pretty_unit(str(facts['unit']))}"
+        table.add_row(key.replace("_", " "), shown)
+    last = facts["last_event"]
+    if isinstance(last, float):
+        table.add_row("last event", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last)))
+    console = Console()
+    console.print(f"[bold]{facts['name']}[/] in {run_dir}", highlight=False)
+    console.print(table, highlight=False)
+    if facts["status"] in ("killed", "interrupted", "breaker", "failed"):
+        console.print(f"go on with: pilotwave resume {run_dir}", highlight=False)
+
+
+__all__ = ["status"]
