@@ -14,7 +14,7 @@ import ast
 import csv
 import hashlib
 import importlib.util
-import os
+import io
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from pilotwave.backbones.molecule.representation import (
     encode_molecule,
 )
 from pilotwave.errors import MissingDependencyError
+from pilotwave.storage import write_atomically
 
 FORMAT_VERSION = 1
 HELD_OUT_PERCENT = 5
@@ -73,17 +74,39 @@ def is_held_out(smiles: str) -> bool:
     return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
 
-def load(cache_directory: Path | None = None, processes: int = 2) -> MoleculeDataset:
-    """Loads QM9, preparing it on first use (one to two minutes on two cores).
+def cache_path(directory: Path | None = None) -> Path:
+    """Returns where the prepared data lies: in the directory, or in the user's cache."""
+    if directory is None:
+        import platformdirs
+
+        directory = Path(platformdirs.user_cache_dir("pilotwave"))
+    return directory / f"qm9-united-atoms-{FORMAT_VERSION}.npz"
+
+
+def load(directory: Path | None = None, processes: int = 2) -> MoleculeDataset:
+    """Loads QM9, preparing it on first use (about a minute and a half on two cores).
+
+    Args:
+        directory: Of the prepared data; the user's cache if left out.
+        processes: That prepare it.
 
     Raises:
-        MissingDependencyError: the cache is empty and `qm9pack` is not installed.
+        MissingDependencyError: It was never prepared and `qm9pack` is not installed.
     """
-    path = (cache_directory or _default_cache()) / f"qm9-united-atoms-{FORMAT_VERSION}.npz"
+    path = cache_path(directory)
     if not path.exists():
-        _prepare(path, processes)
+        rows = list(raw_molecules())
+        with ProcessPoolExecutor(processes) as pool:
+            save(pad([molecule for molecule in pool.map(encode_raw, rows, chunksize=500) if molecule]), path)
     with np.load(path) as arrays:
         return MoleculeDataset(**{name: arrays[name] for name in MoleculeDataset.__dataclass_fields__})
+
+
+def save(dataset: MoleculeDataset, path: Path) -> None:
+    """Writes prepared data, atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **vars(dataset))
+    write_atomically(path, buffer.getvalue())
 
 
 def split(dataset: MoleculeDataset) -> tuple[MoleculeDataset, MoleculeDataset]:
@@ -98,31 +121,13 @@ def atom_count_frequencies(dataset: MoleculeDataset) -> tuple[float, ...]:
     return tuple(float(value) for value in counts / counts.sum())
 
 
-def _default_cache() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("pilotwave"))
-
-
-def _prepare(path: Path, processes: int) -> None:
-    """Encodes every molecule and writes the cache atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(raw_molecules())
-    with ProcessPoolExecutor(processes) as pool:
-        encoded = [molecule for molecule in pool.map(encode_raw, rows, chunksize=500) if molecule]
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        np.savez_compressed(stream, **vars(pad(encoded)))
-    temporary.replace(path)
-
-
 @dataclass(frozen=True)
 class RawMolecule:
-    """A molecule as published: its SMILES, all element symbols and all coordinates (Å)."""
+    """A molecule as published, as text: its SMILES, all element symbols and all coordinates (Å)."""
 
     smiles: str
-    elements: list[str]
-    positions: list[list[float]]
+    elements: str
+    positions: str
 
 
 def raw_molecules() -> Iterator[RawMolecule]:
@@ -135,16 +140,15 @@ def raw_molecules() -> Iterator[RawMolecule]:
     for part in (1, 2, 3):
         with (folder / f"qm9_part{part}.csv").open(newline="") as stream:
             for row in csv.DictReader(stream):
-                elements, positions = ast.literal_eval(row["Elements"]), ast.literal_eval(row["XYZ_Ang"])
-                yield RawMolecule(row["SMILES"], elements, positions)
+                yield RawMolecule(row["SMILES"], row["Elements"], row["XYZ_Ang"])
 
 
 def encode_raw(raw: RawMolecule) -> EncodedMolecule | None:
     """Encodes a published molecule, or returns None if it does not fit or does not come back as its SMILES."""
     from rdkit import Chem, rdBase
 
-    elements = np.array(raw.elements)
-    positions = np.array(raw.positions)
+    elements = np.array(ast.literal_eval(raw.elements))
+    positions = np.array(ast.literal_eval(raw.positions))
     heavy = elements != "H"
     if not FEWEST_ATOMS <= heavy.sum() <= SLOTS:
         return None

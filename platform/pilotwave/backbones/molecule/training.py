@@ -192,8 +192,9 @@ class _Run:
         losses: list[float] = []
         while self.seen < self.config.molecules:
             losses.append(self._take_step())
-            if self._passed(self.config.report_every):
-                validity = self._validity() if self._passed(self.config.sample_every) else {}
+            measure = self._passed(self.config.sample_every)
+            if measure or self._passed(self.config.report_every):
+                validity = self._validity() if measure else {}
                 self._report(losses, clock.monotonic() - reported, validity, progress)
                 losses, reported = [], clock.monotonic()
             if clock.monotonic() - saved > self.config.checkpoint_seconds:

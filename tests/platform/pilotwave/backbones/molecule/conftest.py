@@ -1,0 +1,54 @@
+"""Molecules with MMFF geometries, so that most tests need no data set."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rdkit", reason="the molecule model needs rdkit")
+
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+
+from pilotwave.backbones.molecule.representation import EncodedMolecule, encode_molecule
+
+SMILES = [
+    "CO",
+    "CC#N",
+    "C=C=C",
+    "C#CC#CC",
+    "CNC=O",
+    "FC(F)F",
+    "CC(C)(C)O",
+    "c1ccccc1",
+    "c1ccncc1O",
+    "c1c[nH]cn1",
+    "O=C1CCC(=O)N1",
+    "C1CC2CC1O2",
+    "OC1C2CC1C2",
+    "N#CC1CC1C=O",
+    "NC(=O)c1ccco1",
+    "CC1=CC(=O)NC1",
+    "CN=NC",
+    "C1CN1C1CO1",
+    "OCC(O)C(O)CO",
+    "CC1(C)CCCC1=O",
+]
+
+
+def embed(smiles: str) -> Chem.Mol:
+    molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert rdDistGeom.EmbedMolecule(molecule, randomSeed=11) == 0
+    rdForceFieldHelpers.MMFFOptimizeMolecule(molecule, maxIters=2000)
+    return molecule
+
+
+@pytest.fixture(scope="session")
+def embedded() -> list[Chem.Mol]:
+    """RDKit molecules with hydrogens and one conformer."""
+    return [embed(smiles) for smiles in SMILES]
+
+
+@pytest.fixture(scope="session")
+def encoded(embedded: list[Chem.Mol]) -> list[EncodedMolecule]:
+    """The same as united atoms."""
+    return [encode_molecule(molecule) for molecule in embedded]
