@@ -1,0 +1,190 @@
+"""Training: the same end after kill -9, its own schedule, and refusals in one line."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pilotwave.backbones.image.backbone import ImageBackboneConfig
+from pilotwave.backbones.image.network import ImageNetworkConfig
+from pilotwave.backbones.image.training import CHECKPOINT_NAME, ImageTrainingConfig, learning_rate, train
+from pilotwave.errors import CheckpointError, InputError
+from pilotwave.storage import load_checkpoint
+from pilotwave.training.progress import TrainingProgress
+from pilotwave.training.weights import read_weights
+
+STEPS = 9
+TRAIN_AND_TELL = """
+import sys
+from pathlib import Path
+from pilotwave.backbones.image.training import ImageTrainingConfig, train
+config = ImageTrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
+train(config, lambda progress: print(progress.seen, flush=True))
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-three pictures, so that epochs end within batches: bright squares at a place of their class."""
+    folder = tmp_path_factory.mktemp("idx")
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", 43), ("t10k", 8)):
+        labels = random.integers(0, 10, count, dtype=np.uint8)
+        images = random.integers(0, 30, (count, 28, 28), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 8, 5:20] = 220
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    return folder
+
+
+def tiny(output: Path, data: Path, **changes: object) -> ImageTrainingConfig:
+    fields: dict[str, object] = {
+        "output": output,
+        "data": data,
+        "images": 8 * STEPS,
+        "batch_size": 8,
+        "network": ImageNetworkConfig(channels=(8, 16), norm_groups=8, head_width=8),
+        "report_every": 1,
+        "evaluate_every": 24,
+        "checkpoint_seconds": 0,
+    }
+    return ImageTrainingConfig.model_validate(fields | changes)
+
+
+def train_silently(config: ImageTrainingConfig) -> list[TrainingProgress]:
+    reports: list[TrainingProgress] = []
+    train(config, reports.append)
+    return reports
+
+
+def train_and_kill(config: ImageTrainingConfig, after_reports: int, folder: Path) -> int:
+    """Trains in a process of its own, killed without warning; returns how far it said it was."""
+    (folder / "config.json").write_text(config.model_dump_json())
+    command = [sys.executable, "-c", TRAIN_AND_TELL, str(folder / "config.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = [int(process.stdout.readline()) for _ in range(after_reports)]
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    return seen[-1]
+
+
+def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(tmp_path: Path, data: Path) -> None:
+    undisturbed = tiny(tmp_path / "undisturbed", data)
+    train_silently(undisturbed)
+    killed = tiny(tmp_path / "killed", data)
+    assert train_and_kill(killed, 4, tmp_path) < killed.images
+    reports = train_silently(killed)
+    assert len(reports) < STEPS
+    assert reports[-1].seen == reports[-1].total == killed.images
+    one, other = (load_checkpoint(config.output / CHECKPOINT_NAME) for config in (undisturbed, killed))
+    assert one["step"] == other["step"] == STEPS
+    for name, tensor in one["network"].items():
+        assert torch.equal(tensor, other["network"][name]), name
+    for name, tensor in one["average"]["average"].items():
+        assert torch.equal(tensor, other["average"]["average"][name]), name
+    paths = [config.output / "image.safetensors" for config in (undisturbed, killed)]
+    first, second = (read_weights(path, model="image") for path in paths)
+    assert first.fingerprint == second.fingerprint
+    assert first.progress == second.progress
+
+
+def test_a_finished_run_trains_no_further_unless_its_budget_grows(tmp_path: Path, data: Path) -> None:
+    config = tiny(tmp_path / "run", data, images=16)
+    train_silently(config)
+    before = read_weights(config.output / "image.safetensors", model="image")
+    assert train_silently(config) == []
+    assert read_weights(config.output / "image.safetensors", model="image").fingerprint == before.fingerprint
+    reports = train_silently(tiny(tmp_path / "run", data, images=32))
+    assert [report.seen for report in reports] == [24, 32]
+    after = read_weights(config.output / "image.safetensors", model="image")
+    assert after.fingerprint != before.fingerprint
+    assert after.progress["images_seen"] == 32
+
+
+def test_the_finished_weights_make_a_backbone(tmp_path: Path, data: Path) -> None:
+    path = train(tiny(tmp_path / "run", data, images=8), lambda progress: None)
+    backbone = ImageBackboneConfig(kind="image", checkpoint=str(path), steps=2).build("cpu")
+    latents = backbone.sample(torch.randn(3, 2, 1, 28, 28), torch.tensor([[1], [2]]))
+    assert latents.shape == (2, 1, 28, 28)
+
+
+def test_training_lowers_the_loss_on_pictures_it_never_saw(tmp_path: Path, data: Path) -> None:
+    changes = {"images": 960, "batch_size": 32, "learning_rate": 5e-3, "ema_decay": 0.8, "checkpoint_seconds": 60}
+    reports = train_silently(tiny(tmp_path / "run", data, **changes))
+    losses = [report.held_out_loss for report in reports if report.held_out_loss is not None]
+    assert losses[-1] < 0.7 * losses[0]
+    assert reports[-1].fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    "changes", [{"learning_rate": 1e-4}, {"seed": 1}, {"network": {"channels": (8, 8), "norm_groups": 8}}]
+)
+def test_another_runs_folder_is_refused(tmp_path: Path, data: Path, changes: dict[str, object]) -> None:
+    train_silently(tiny(tmp_path, data, images=8))
+    before = (tmp_path / CHECKPOINT_NAME).read_bytes()
+    with pytest.raises(CheckpointError, match=f"another training run.*{next(iter(changes))}") as caught:
+        train_silently(tiny(tmp_path, data, images=8, **changes))
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / CHECKPOINT_NAME).read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, data: Path) -> None:
+    (tmp_path / CHECKPOINT_NAME).write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointError, match="truncated or of another kind"):
+        train_silently(tiny(tmp_path, data))
+
+
+def test_missing_data_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="dataset-fashion-mnist"):
+        train_silently(tiny(tmp_path, tmp_path))
+
+
+def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(tmp_path: Path, data: Path) -> None:
+    config = tiny(tmp_path, data, images=8 * 400, warm_up=0.0).model_copy(update={"learning_rate": 1e30})
+    with pytest.raises((InputError, CheckpointError), match="diverged"):
+        train_silently(config)
+
+
+@given(step=st.integers(0, 999), warm_up=st.floats(0, 0.5), decay=st.floats(0, 0.5))
+def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: float, decay: float) -> None:
+    config = ImageTrainingConfig(
+        output=Path("unused"), images=1000, batch_size=1, learning_rate=0.5, warm_up=warm_up, decay=decay
+    )
+    rate = learning_rate(config, step)
+    assert 0.0 < rate <= 0.5
+    if warm_up * 1000 <= step <= (1 - decay) * 1000:
+        assert rate == pytest.approx(0.5)
+    if decay > 0.01:
+        assert learning_rate(config, 999) <= 0.5 / (decay * 1000) + 1e-9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"imagse": 3},
+        {"images": 0},
+        {"batch_size": 0},
+        {"learning_rate": -1},
+        {"precision": "int4"},
+        {"network": {"channels": (10, 20)}},
+        {"network": {"channels": (16,)}},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, data: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(changes))):
+        tiny(tmp_path, data, **changes)
