@@ -1,6 +1,7 @@
 """The contracts between the parts: backbone, plan, algorithm, surrogate, constraint, oracle, tracker.
 
-May import :mod:`pilotwave.types`, :mod:`pilotwave.samples` and torch. Each contract has a public test suite
+May import :mod:`pilotwave.types` and :mod:`pilotwave.samples`; torch
+for annotations only. Each contract has a public test suite
 in :mod:`pilotwave.testing` that every implementation, ours and a plug-in's, passes. The runtime's contract
 lives in :mod:`pilotwave.execution` beside the loop that uses it.
 """
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pilotwave.samples import Invalid, Sample
 from pilotwave.types import Answer, Draw, GeneratedBatch, Observation, Proposal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class StepState:
     signal_level: float
 
 
-StepHook = Callable[[StepState, Tensor], Tensor]
+StepHook = Callable[[StepState, "Tensor"], "Tensor"]
 """``hook(state, predicted_clean) -> predicted_clean``, both of shape (batch, *latent_shape)."""
 
 

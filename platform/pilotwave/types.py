@@ -1,7 +1,8 @@
 """The words of the platform as values: draws, candidates, proposals, evaluations, observations.
 
-May import torch, :mod:`pilotwave.samples` and the standard library. Shapes: ``steps`` is the number of
-sampler steps K, ``batch`` the number of samples B, ``*latent_shape`` the shape of one latent.
+May import :mod:`pilotwave.samples` and the standard library; torch for annotations only, because an oracle's
+process reads this and must start fast. Shapes: ``steps`` is the number of sampler steps K, ``batch`` the
+number of samples B, ``*latent_shape`` the shape of one latent.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from pilotwave.samples import Sample
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pilotwave.protocols import Plan
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ class RunDirectory:
         """
         if self.exists():
             raise RunDirectoryError(self.whose(config))
-        if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
+        if self.path.is_dir() and any(item.name not in (".lock", ".writer") for item in self.path.iterdir()):
             raise RunDirectoryError(f"{self.path} is not empty and holds no run; choose another --run-dir")
         try:
             for folder in (self.checkpoints, self.receipts, self.results):
@@ -137,6 +138,30 @@ class RunDirectory:
         except OSError:
             return True
         return False
+
+    def become_writer(self, seconds: float) -> int:
+        """Waits until no other process writes the ledger (a killed driver's optimizer dies a moment later).
+
+        Returns:
+            The descriptor of the lock; closing it, or dying, lets the next writer in.
+
+        Raises:
+            RunDirectoryError: Another process kept writing.
+        """
+        handle = os.open(self.path / ".writer", os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(handle)
+                    raise RunDirectoryError(
+                        f"{self.path}: an earlier optimizer still writes the ledger after {seconds:.0f} s; "
+                        "end it, then resume"
+                    ) from None
+                time.sleep(0.05)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -15,11 +15,12 @@ from collections import deque
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.components import AlgorithmSetting
-from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError
+from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Phase
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.publishing import Publisher
+from pilotwave.execution.receipts import wait_until_quiet
 from pilotwave.execution.workers import (
     EvaluationRequest,
     GenerationFailed,
@@ -34,6 +35,8 @@ from pilotwave.types import Evaluation, Proposal, Status
 
 GRACE_SECONDS = 10.0
 """How long answers in flight are waited for after an interrupt."""
+QUIET_SECONDS = 60.0
+"""How long a killed driver's oracle processes may take to be gone before a new driver gives up."""
 BARREN_PROPOSALS = 3
 """So many proposals in a row without one feasible candidate stop the campaign."""
 GENERATION_ATTEMPTS = 3
@@ -55,8 +58,8 @@ class Coordinator:
         self._config = job.config
         self._workers = workers
         self._interrupt = interrupt
-        run = RunDirectory(job.run_dir)
-        self._memory = CampaignMemory(run, job.config.objective)
+        self._run = RunDirectory(job.run_dir)
+        self._memory = CampaignMemory(self._run, job.config.objective)
         self._accounting = Accounting(job.launched, workers.evaluators)
         self._publisher = Publisher(job, self._memory, self._accounting, observe)
         self._algorithm: Algorithm
@@ -95,6 +98,11 @@ class Coordinator:
     def _start(self) -> None:
         self._phase("starting")
         self._publisher.open_tracker()
+        if not wait_until_quiet(self._run.receipts, QUIET_SECONDS):
+            raise RunDirectoryError(
+                f"oracle processes of an earlier driver are still at work on {self._run.path} after "
+                f"{QUIET_SECONDS:.0f} s; wait for them, or end them, then resume"
+            )
         self._facts = facts = self._workers.start()
         known = {"backbone": facts.backbone, "oracle": facts.oracle, "oracle_version": facts.oracle_version}
         self._memory.check_resumable(known)

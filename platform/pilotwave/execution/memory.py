@@ -7,6 +7,7 @@ order, so it stands exactly where it stood. May import :mod:`pilotwave.archive`,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from pilotwave.protocols import Algorithm
 from pilotwave.storage import load_checkpoint, save_checkpoint
 from pilotwave.types import Candidate, Evaluation, Observation, Proposal, Status
 
+WRITER_SECONDS = 60.0
+"""How long a killed driver's optimizer may take to be gone before a new driver gives up."""
+
 
 class CampaignMemory:
     """Writes every event to the ledger first and takes it into account second.
@@ -35,6 +39,7 @@ class CampaignMemory:
 
     def __init__(self, run: RunDirectory, objective: Objective) -> None:
         self._run = run
+        self._writer = run.become_writer(WRITER_SECONDS)
         self._objective = objective
         self._ledger = Ledger.open(run.ledger_file)
         self.state = CampaignState.of(self._ledger.events())
@@ -46,8 +51,9 @@ class CampaignMemory:
         self._recent: list[str] = []
 
     def close(self) -> None:
-        """Closes the ledger."""
+        """Closes the ledger and lets the next writer in."""
         self._ledger.close()
+        os.close(self._writer)
 
     def adopt_receipts(self) -> int:
         """Takes over the answers that reached the disk but not the ledger; returns how many."""

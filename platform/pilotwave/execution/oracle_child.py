@@ -17,7 +17,7 @@ from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InfrastructureError, InputError, PilotwaveError
 from pilotwave.execution.frames import receive_frame, send_frame
 from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, one_line
-from pilotwave.execution.receipts import write_receipt
+from pilotwave.execution.receipts import hold, write_receipt
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation
@@ -83,6 +83,8 @@ def build_oracle(source: OracleSource) -> Oracle:
 def serve(channel: socket.socket) -> None:
     """Answers requests until the driver closes the channel."""
     startup: Startup = receive_frame(channel)
+    if startup.receipts_dir is not None:
+        hold(startup.receipts_dir)
     try:
         oracle = build_oracle(pickle.loads(startup.source))
         identity = OracleIdentity.of(oracle)

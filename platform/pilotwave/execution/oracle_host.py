@@ -6,6 +6,7 @@ May import pilotwave.execution and pilotwave.config; never ray.
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from pilotwave.errors import InputError, PilotwaveError, PreflightError
 from pilotwave.execution.oracle_child import OracleSource, StartupFailure, build_oracle, leave_receipt
 from pilotwave.execution.oracle_process import DEFAULT_TIME_LIMIT, OracleProcess
 from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, check_known_answer, never_asked
+from pilotwave.execution.receipts import hold
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation, Failure, Status
@@ -68,6 +70,7 @@ class ThreadOracle:
         self._source = source
         self._receipts_dir = receipts_dir
         self._oracle: Oracle | None = None
+        self._held: int | None = None
         self._closed = False
 
     def start(self) -> OracleIdentity:
@@ -114,11 +117,16 @@ class ThreadOracle:
     def close(self) -> None:
         """Refuses further questions; one in progress cannot be interrupted."""
         self._closed = True
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def _built(self) -> Oracle:
         if self._oracle is None:
             try:
                 self._oracle = build_oracle(self._source)
+                if self._receipts_dir is not None:
+                    self._held = hold(self._receipts_dir)
             except PilotwaveError:
                 raise
             except Exception as error:

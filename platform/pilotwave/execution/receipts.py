@@ -8,8 +8,10 @@ holds it. May import :mod:`pilotwave.archive.records` and the standard library.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +19,7 @@ from pilotwave.archive.records import evaluation_from_json, evaluation_to_json
 from pilotwave.types import Evaluation
 
 _SUFFIX = ".json"
+_LOCK = ".lock"
 
 
 def receipt_path(directory: Path, query_id: str, attempt: int) -> Path:
@@ -73,6 +76,39 @@ def discard_receipt(directory: Path, evaluation: Evaluation) -> None:
     receipt_path(directory, evaluation.query_id, evaluation.attempt).unlink(missing_ok=True)
 
 
+def hold(directory: Path) -> int:
+    """Marks this process as one that may still leave receipts here, for as long as it lives.
+
+    Returns:
+        The descriptor of the lock; closing it, or dying, ends the mark.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    return handle
+
+
+def wait_until_quiet(directory: Path, seconds: float) -> bool:
+    """Waits until no process holds the directory: the answers of a killed driver's oracles are all in.
+
+    Returns:
+        False if some process held it all the time.
+    """
+    deadline = time.monotonic() + seconds
+    handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.05)
+    finally:
+        os.close(handle)
+
+
 def _read(path: Path) -> Evaluation | None:
     try:
         return evaluation_from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -88,4 +124,12 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["discard_receipt", "read_receipt", "read_receipts", "receipt_path", "write_receipt"]
+__all__ = [
+    "discard_receipt",
+    "hold",
+    "read_receipt",
+    "read_receipts",
+    "receipt_path",
+    "wait_until_quiet",
+    "write_receipt",
+]
