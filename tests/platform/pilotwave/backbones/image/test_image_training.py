@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -160,6 +160,7 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(tmp_path: Path,
         train_silently(config)
 
 
+@settings(deadline=None)
 @given(step=st.integers(0, 999), warm_up=st.floats(0, 0.5), decay=st.floats(0, 0.5))
 def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: float, decay: float) -> None:
     config = ImageTrainingConfig(
