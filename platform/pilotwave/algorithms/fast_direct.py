@@ -7,11 +7,12 @@ are the reference's, by what the backbone decodes to:
 | | arrays and images | molecules |
 |---|---|---|
 | pseudo-target | gradient step on the GP's posterior mean | the best sample so far, aligned |
-| alpha | 80 at dim 65,536, in proportion to dim elsewhere | 0.1 |
+| alpha | 80 at dim 65,536, in proportion to sqrt(dim) elsewhere | 0.1 |
 | GP noise | 1e-4 | 1 |
 
-The proportion to dim is ours: with lengthscale sqrt(dim) the gradient falls as 1 / dim, so alpha / dim is what the
-reference's 80 fixes. A round is a call of ``ask``; with single results in flight set ``max_repetitions``.
+The proportion to sqrt(dim) is ours; on analytic backbones of 16, 64 and 784 dimensions, with scores of unit spread,
+it comes within a factor of about three of the best alpha. With raw scores the best alpha falls as their spread
+grows. A round is a call of ``ask``; with single results in flight set ``max_repetitions``.
 
 May import: torch, pydantic, pilotwave's types, config.components, the surrogates and the plan.
 """
@@ -173,7 +174,7 @@ class FastDirectConfig(AlgorithmConfig):
         "condition. Default: best for molecules, gaussian-process otherwise.",
     )
     step_size: float | None = Field(
-        None, gt=0, description="alpha. Default: 0.1 for molecules, otherwise 80 * dim / 65536."
+        None, gt=0, description="alpha. Default: 0.1 for molecules, otherwise 80 * sqrt(dim / 65536)."
     )
     max_repetitions: int | None = Field(
         None, ge=1, description="Sampler runs in a round at most. Default: round b runs the sampler b times."
@@ -188,7 +189,7 @@ class FastDirectConfig(AlgorithmConfig):
     def build(self, setting: AlgorithmSetting) -> FastDirect:
         molecule = setting.media == "molecule"
         dim = math.prod(setting.latent_shape)
-        default_step_size = MOLECULE_STEP_SIZE if molecule else REFERENCE_STEP_SIZE * dim / REFERENCE_DIM
+        default_step_size = MOLECULE_STEP_SIZE if molecule else REFERENCE_STEP_SIZE * math.sqrt(dim / REFERENCE_DIM)
         default_noise = 1.0 if molecule else 1e-4
         return FastDirect(
             setting.latent_shape,
