@@ -1,0 +1,130 @@
+"""What the xTB oracle asks of an engine: one self-consistent calculation, or a clear word that it failed.
+
+May import numpy and pilotwave_oracles.geometry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pilotwave_oracles.geometry import Geometry
+
+Method = Literal["gfn2", "gfn1"]
+EngineName = Literal["tblite", "xtb"]
+
+HARTREE_PER_KELVIN = 3.166808578545117e-06
+"""Boltzmann's constant, as tblite documents it."""
+
+
+class ScfNotConvergedError(Exception):
+    """The self-consistent field did not converge; a higher electronic temperature may help."""
+
+
+class EngineError(Exception):
+    """The engine refused or failed for any other reason (an element without parameters)."""
+
+
+@dataclass(frozen=True)
+class SinglePoint:
+    """A converged calculation.
+
+    Attributes:
+        energy: hartree.
+        dipole: e bohr, shape (3,).
+        gradient: hartree / bohr, shape (atoms, 3).
+        orbital_energies: hartree, ascending, shape (orbitals,).
+        occupations: Electrons in each orbital, 0 to 2, shape (orbitals,).
+    """
+
+    energy: float
+    dipole: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    orbital_energies: NDArray[np.float64]
+    occupations: NDArray[np.float64]
+
+
+class Engine(Protocol):
+    """A program that computes single points.
+
+    Attributes:
+        name: e.g. ``"tblite"``.
+        version: Of the package.
+        fields: Whether it can apply a uniform electric field.
+    """
+
+    name: str
+    version: str
+    fields: bool
+
+    def single_point(
+        self, geometry: Geometry, temperature: float, field: tuple[float, float, float] | None = None
+    ) -> SinglePoint:
+        """Computes energy, gradient, dipole and orbitals.
+
+        Args:
+            geometry: The molecule.
+            temperature: Electronic temperature, K.
+            field: Uniform electric field, hartree / (e bohr), or None.
+
+        Raises:
+            ScfNotConvergedError: No self-consistency within the engine's cycles.
+            EngineError: Anything else.
+        """
+        ...
+
+
+def open_engine(name: EngineName, method: Method) -> Engine:
+    """Imports and returns an engine."""
+    if name == "tblite":
+        from pilotwave_oracles.engine_tblite import TbliteEngine
+
+        return TbliteEngine(method)
+    from pilotwave_oracles.engine_xtb import XtbEngine
+
+    return XtbEngine(method)
+
+
+@contextlib.contextmanager
+def one_thread_at_import() -> Iterator[None]:
+    """Makes an OpenMP library that is loaded inside use one thread, unless the user has set another number.
+
+    The library reads the variable once, when it is loaded; the environment is restored afterwards, so that an
+    engine that runs inside a driver does not change what the driver's other libraries do.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
+def finite(point: SinglePoint) -> SinglePoint:
+    """Returns the point if all its numbers are finite; some builds end without convergence and say nothing."""
+    arrays = (point.dipole, point.gradient, point.orbital_energies, point.occupations)
+    if np.isfinite(point.energy) and all(np.isfinite(array).all() for array in arrays):
+        return point
+    raise ScfNotConvergedError("the engine returned numbers that are not finite")
+
+
+__all__ = [
+    "HARTREE_PER_KELVIN",
+    "Engine",
+    "EngineError",
+    "EngineName",
+    "Method",
+    "ScfNotConvergedError",
+    "SinglePoint",
+    "finite",
+    "one_thread_at_import",
+    "open_engine",
+]
