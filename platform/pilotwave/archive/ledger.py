@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,8 +128,11 @@ class Ledger:
         """
         if path.exists():
             raise RunDirectoryError(f"{path} exists already; resume its campaign or choose another run directory")
+        # Made under another name and then renamed: nobody ever sees, or is left with, half a ledger.
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         with _storage_errors(path):
-            connection = _connect(path, read_only=False)
+            unfinished.unlink(missing_ok=True)
+            connection = _connect(unfinished, read_only=False)
             with connection:
                 connection.executescript(_SCHEMA)
                 for table in ("candidates", "events"):
@@ -136,7 +140,9 @@ class Ledger:
                         connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
                 rows = {**meta, "format": str(FORMAT)}
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        return cls(connection, path)
+            connection.close()
+            unfinished.replace(path)
+            return cls(_connect(path, read_only=False), path)
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:

@@ -1,0 +1,294 @@
+"""What every runtime must do, as tests: subclass :class:`RuntimeContract` and say how it is configured.
+
+    class TestMyRuntime(RuntimeContract):
+        def runtime(self, **settings):
+            return {"kind": "mine", **settings}
+
+Everything is real: oracle processes, ledgers, kills. May import: pytest, torch and the core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.state import CampaignState
+from pilotwave.campaign import Campaign, CampaignResult
+from pilotwave.config.components import OracleConfig
+from pilotwave.errors import BreakerError, PreflightError, RunDirectoryError
+from pilotwave.execution.job import Progress
+from pilotwave.storage import load_checkpoint
+from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracleConfig
+from pilotwave.types import Status
+
+
+def campaign(oracle: OracleConfig, runtime: dict[str, Any], **fields: Any) -> Campaign:
+    """Returns a small campaign on an analytic model."""
+    queries = fields.pop("queries", 24)
+    return Campaign.from_dict(
+        {
+            "name": "contract",
+            "backbone": {"kind": "analytic", "dim": 6, "steps": 3},
+            "oracle": oracle,
+            "objective": {"direction": "minimize"},
+            "algorithm": {"kind": "fast-direct", "step_size": 0.5},
+            "budget": {"queries": queries, "batch_size": fields.pop("batch_size", 8)},
+            "runtime": runtime,
+            "seed": 3,
+            **fields,
+        }
+    )
+
+
+def state_of(run_dir: Path) -> CampaignState:
+    """Reduces the ledger of a run."""
+    with Ledger.open(run_dir / "ledger.sqlite", read_only=True) as ledger:
+        return CampaignState.of(ledger.events())
+
+
+def answers_of(run_dir: Path) -> dict[str, float | None]:
+    """Returns what each query was answered."""
+    return {query_id: item.value for query_id, item in sorted(state_of(run_dir).settled.items())}
+
+
+def final_algorithm_state(run_dir: Path) -> dict[str, Any]:
+    """Returns the algorithm's state in the newest checkpoint."""
+    newest = max((run_dir / "checkpoints").glob("*.pt"))
+    state: dict[str, Any] = load_checkpoint(newest)["state"]
+    return state
+
+
+def assert_same_state(left: dict[str, Any], right: dict[str, Any]) -> None:
+    """Fails unless two algorithm states are equal, bit for bit."""
+    assert left.keys() == right.keys()
+    for key, value in left.items():
+        same = torch.equal(value, right[key]) if isinstance(value, torch.Tensor) else value == right[key]
+        assert same, key
+
+
+def processes_gone(pid_file: Path, seconds: float = 20.0) -> bool:
+    """Waits until none of the processes listed in a file is alive."""
+    pids = [int(line) for line in pid_file.read_text().split()]
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+class RuntimeContract:
+    """Tests of :class:`pilotwave.execution.job.Runtime`."""
+
+    def runtime(self, **settings: Any) -> dict[str, Any]:
+        """Returns the ``runtime`` section of a campaign file with these settings."""
+        raise NotImplementedError
+
+    def recording(self, folder: Path, **settings: Any) -> RecordingOracleConfig:
+        """Returns an oracle that writes down what it was asked."""
+        settings = {"started_file": folder / "started", "finished_file": folder / "finished", **settings}
+        return RecordingOracleConfig(**settings)
+
+    @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
+    def test_spends_the_budget_exactly_and_asks_nothing_twice(self, tmp_path: Path, mode: str) -> None:
+        seen: list[Progress] = []
+        oracle = self.recording(tmp_path, delay=0.005)
+        result = campaign(oracle, self.runtime(mode=mode, evaluators=3), queries=21).run(
+            tmp_path / "run", observe=seen.append
+        )
+        asked = (tmp_path / "finished").read_text().split()
+        assert len(asked) == len(set(asked)) == 21
+        state = state_of(result.run_dir)
+        assert (state.spent, state.answered, len(state.told), state.stopped) == (21, 21, 21, "finished")
+        assert result.outcome.finished
+        assert {progress.phase for progress in seen} >= {"starting", "running"}
+        assert all(0 <= progress.spent <= 21 and 0 <= progress.utilisation <= 1 for progress in seen)
+        assert not list((result.run_dir / "receipts").glob("*.json"))
+
+    def test_the_same_seed_gives_the_same_campaign_however_many_evaluators(self, tmp_path: Path) -> None:
+        runs = []
+        for evaluators in (1, 3):
+            oracle = FaultyOracleConfig(delay=0.004, seed=evaluators)
+            runtime = self.runtime(mode="synchronous", evaluators=evaluators)
+            runs.append(campaign(oracle, runtime).run(tmp_path / str(evaluators)).run_dir)
+        assert answers_of(runs[0]) == answers_of(runs[1])
+        assert_same_state(final_algorithm_state(runs[0]), final_algorithm_state(runs[1]))
+
+    def test_a_hanging_oracle_holds_up_nobody(self, tmp_path: Path) -> None:
+        oracle = FaultyOracleConfig(fault="hang", every=9, time_limit=2.0)
+        runtime = self.runtime(mode="asynchronous", evaluators=2)
+        result = campaign(oracle, runtime, queries=16).run(tmp_path / "run")
+        state = state_of(result.run_dir)
+        statuses = [item.status for item in state.settled.values()]
+        assert statuses.count(Status.TIMED_OUT) == state.failed >= 1
+        assert state.spent == 16 == len(statuses)
+        hung = [item for item in state.settled.values() if item.status is Status.TIMED_OUT]
+        others = [item for item in state.settled.values() if item.status is Status.OK]
+        assert all(item.value is None and item.failure is not None for item in hung)
+        first = hung[0].timings
+        assert first is not None
+        # While one evaluator hung, the other one went on.
+        assert any(item.timings and first.started < item.timings.finished < first.finished for item in others)
+
+    @pytest.mark.parametrize("fault", ["raise", "segfault", "exit 137"])
+    def test_retryable_failures_are_tried_again_and_cost_nothing_else(self, tmp_path: Path, fault: Any) -> None:
+        oracle = FaultyOracleConfig(fault=fault, every=5, attempts=4)
+        result = campaign(oracle, self.runtime(evaluators=2), queries=16).run(tmp_path / "run")
+        state = state_of(result.run_dir)
+        assert state.attempted >= 1
+        assert (state.spent, state.answered, state.failed) == (16, 16, 0)
+
+    def test_failures_have_a_reason_and_no_value(self, tmp_path: Path) -> None:
+        oracle = FaultyOracleConfig(fault="bug", every=4)
+        result = campaign(oracle, self.runtime(evaluators=2), queries=16).run(tmp_path / "run")
+        failed = [item for item in state_of(result.run_dir).settled.values() if item.status is Status.FAILED]
+        assert failed
+        assert all(item.value is None and item.failure and "KeyError" in item.failure.message for item in failed)
+
+    def test_too_many_failures_stop_the_campaign(self, tmp_path: Path) -> None:
+        oracle = FaultyOracleConfig(fault="bug", every=1)
+        failures = {"maximum_rate": 0.5, "window": 6}
+        spoilt = campaign(oracle.model_copy(update={"fault": "bug"}), self.runtime(), failures=failures)
+        with pytest.raises((BreakerError, PreflightError)):
+            spoilt.run(tmp_path / "at once")
+        late = self.recording(tmp_path)  # no known answer, so the failures come after the preflight
+        late = _FailingLater(**late.model_dump(exclude={"kind"}))
+        with pytest.raises(BreakerError, match=r"of the last 6 evaluations failed.*pilotwave resume"):
+            campaign(late, self.runtime(evaluators=2), failures=failures).run(tmp_path / "run")
+        state = state_of(tmp_path / "run")
+        assert state.stopped == "breaker"
+        assert state.spent < 24
+
+    def test_a_wrong_known_answer_stops_it_before_anything_is_paid(self, tmp_path: Path) -> None:
+        oracle = FaultyOracleConfig(fault="wrong answer")
+        with pytest.raises(PreflightError, match="1003"):
+            campaign(oracle, self.runtime()).run(tmp_path / "run")
+        assert not (tmp_path / "run").exists()  # nothing was asked, so nothing is left
+
+    def test_interrupted_and_resumed_it_ends_as_if_never_stopped(self, tmp_path: Path) -> None:
+        runtime = self.runtime(mode="synchronous", evaluators=2)
+        whole = campaign(self.recording(_made(tmp_path / "a"), delay=0.01), runtime).run(tmp_path / "whole")
+        oracle = self.recording(_made(tmp_path / "b"), delay=0.01)
+        stopped = self._interrupt_after(5, campaign(oracle, runtime), tmp_path / "run")
+        assert not stopped.outcome.finished
+        assert state_of(stopped.run_dir).stopped == "interrupted"
+        assert 5 <= stopped.outcome.spent < 24
+        resumed = campaign(oracle, runtime).resume(tmp_path / "run")
+        assert resumed.outcome.finished
+        asked = (tmp_path / "b" / "finished").read_text().split()
+        assert len(asked) == len(set(asked)) == 24
+        assert answers_of(resumed.run_dir) == answers_of(whole.run_dir)
+        assert_same_state(final_algorithm_state(resumed.run_dir), final_algorithm_state(whole.run_dir))
+
+    def test_more_budget_may_be_given_but_no_other_campaign(self, tmp_path: Path) -> None:
+        oracle = self.recording(tmp_path)
+        campaign(oracle, self.runtime(), queries=8).run(tmp_path / "run")
+        again = campaign(oracle, self.runtime(), queries=8).resume(tmp_path / "run")
+        assert again.outcome.finished
+        assert again.outcome.spent == 8
+        more = campaign(oracle, self.runtime(), queries=13).resume(tmp_path / "run")
+        assert more.outcome.spent == 13
+        assert len((tmp_path / "finished").read_text().split()) == 13
+        with pytest.raises(RunDirectoryError, match="belongs to another campaign"):
+            campaign(oracle, self.runtime(), queries=20, seed=4).resume(tmp_path / "run")
+        with pytest.raises(RunDirectoryError, match="pilotwave resume"):
+            campaign(oracle, self.runtime(), queries=8).run(tmp_path / "run")
+
+    def test_an_answer_on_disk_is_adopted_rather_than_paid_for_again(self, tmp_path: Path) -> None:
+        from pilotwave.execution.receipts import write_receipt
+
+        oracle = self.recording(tmp_path, delay=0.01)
+        runtime = self.runtime(mode="synchronous", evaluators=1)
+        stopped = self._interrupt_after(3, campaign(oracle, runtime), tmp_path / "run")
+        state = state_of(stopped.run_dir)
+        query_id = state.open_queries()[0]
+        with Ledger.open(stopped.run_dir / "ledger.sqlite") as ledger:
+            ledger.append(EventKind.RESERVED, {"query_id": query_id, "attempt": 1})
+        known = next(iter(state.settled.values()))
+        # As if a killed driver's oracle had answered and nobody had been told.
+        write_receipt(stopped.run_dir / "receipts", dataclasses.replace(known, query_id=query_id))
+        campaign(oracle, runtime).resume(tmp_path / "run")
+        assert query_id not in (tmp_path / "finished").read_text().split()
+        assert answers_of(tmp_path / "run")[query_id] == known.value
+
+    def test_no_oracle_process_is_left_behind(self, tmp_path: Path) -> None:
+        oracle = FaultyOracleConfig(fault="orphan", every=7, attempts=5, pid_file=tmp_path / "pids")
+        campaign(oracle, self.runtime(evaluators=2), queries=16).run(tmp_path / "run")
+        assert processes_gone(tmp_path / "pids")
+
+    def _interrupt_after(self, spent: int, job: Campaign, run_dir: Path) -> CampaignResult:
+        interrupt = threading.Event()
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                ledger = run_dir / "ledger.sqlite"
+                if ledger.exists() and state_of(run_dir).spent >= spent:
+                    interrupt.set()
+                    return
+                time.sleep(0.002)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            return job.run(run_dir, interrupt=interrupt)
+        finally:
+            done.set()
+            watcher.join()
+
+
+class _FailingLater(RecordingOracleConfig):
+    """Records, and fails every question."""
+
+    def build(self) -> Any:
+        return _Failing(super().build())
+
+
+class _Failing:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.name, self.version, self.unit = inner.name, inner.version, inner.unit
+        self.media, self.deterministic = inner.media, inner.deterministic
+
+    def evaluate(self, sample: Any, context: Any) -> Any:
+        raise RuntimeError("out of paper")
+
+    def known_answer(self) -> None:
+        return None
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def kill(pid: int) -> None:
+    """Kills one process that the test started, at once."""
+    os.kill(pid, signal.SIGKILL)
+
+
+__all__ = [
+    "RuntimeContract",
+    "answers_of",
+    "assert_same_state",
+    "campaign",
+    "final_algorithm_state",
+    "kill",
+    "state_of",
+]
