@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import IO, Literal
 
 _MODULE = re.compile(r"^([a-z_0-9]+\.)+(?=[A-Z])")
 """The module before the name of an exception."""
@@ -84,15 +84,15 @@ def run_child(code: str, *, seconds: float, environment: Mapping[str, str] | Non
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         if code_returned == 0:
-            return ChildResult(True, _last_line(output.seek(0) or output.read()))
+            return ChildResult(True, _last_line(output))
         if code_returned < 0:
             return ChildResult(False, f"the process was killed by {signal.Signals(-code_returned).name}")
-        said = _last_line(errors.seek(0) or errors.read())
-        return ChildResult(False, _MODULE.sub("", said) or f"exit code {code_returned}")
+        return ChildResult(False, _MODULE.sub("", _last_line(errors)) or f"exit code {code_returned}")
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+def _last_line(file: IO[str]) -> str:
+    file.seek(0)
+    lines = [line.strip() for line in file if line.strip()]
     return lines[-1] if lines else ""
 
 

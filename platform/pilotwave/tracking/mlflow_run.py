@@ -1,0 +1,218 @@
+"""One MLflow run, opened, written and closed through MLflow's client; every call may raise.
+
+Only :class:`pilotwave.tracking.mlflow_tracker.MlflowTracker` uses it, on its own thread. MLflow's "fluent"
+functions are never called: they obey ``MLFLOW_RUN_ID`` and other strays of the environment. May import
+:mod:`pilotwave.tracking`; mlflow (extra ``tracking``) inside the functions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pilotwave.tracking.mlflow_database import QUIET, database_path, prepare_database
+from pilotwave.tracking.outbox import Entry
+from pilotwave.tracking.parameters import TAG_LENGTH, cut, flatten, name_of
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+HANDLE_FILE = "mlflow.json"
+KEY_TAG = "pilotwave.key"
+_HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""MLflow would try for minutes; we have a retry of our own that buffers."""
+_PARAMETERS_PER_CALL, _METRICS_PER_CALL = 100, 1000
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What run is wanted.
+
+    Attributes:
+        run_dir: Of the campaign; it keeps the handle by which a resumed campaign finds its run again.
+        tracking_uri: Of the database or server.
+        experiment: Its name.
+        run_name: The run's.
+        parameters: The resolved campaign.
+        tags: For the run.
+    """
+
+    run_dir: Path
+    tracking_uri: str
+    experiment: str
+    run_name: str
+    parameters: Mapping[str, Any]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunHandle:
+    """Where a campaign is tracked; kept in ``mlflow.json``.
+
+    Attributes:
+        tracking_uri: Of the database or server.
+        key: Ours, written down before the run is made, so that a kill in between leaves no second run.
+        experiment_id: MLflow's.
+        run_id: MLflow's, or None until it is made.
+    """
+
+    tracking_uri: str
+    key: str
+    experiment_id: str | None = None
+    run_id: str | None = None
+
+
+class MlflowRun:
+    """An open run; see :meth:`open`."""
+
+    def __init__(self, client: MlflowClient, handle: RunHandle) -> None:
+        self._client = client
+        self.handle = handle
+
+    @classmethod
+    def open(cls, request: RunRequest) -> MlflowRun:
+        """Opens the campaign's run, the one it had before if there is one.
+
+        Raises:
+            Exception: Whatever MLflow, the disk or the network raises; calling again later is safe.
+        """
+        database = database_path(request.tracking_uri)
+        if database is not None:
+            prepare_database(database)
+        client = _client(request.tracking_uri)
+        handle = _read_handle(request)
+        if handle.experiment_id is None:
+            handle = replace(handle, experiment_id=_experiment(client, request.experiment, database))
+        _write_handle(request.run_dir, handle)
+        if handle.run_id is None:
+            handle = replace(handle, run_id=_make_run(client, handle, request))
+            _write_handle(request.run_dir, handle)
+        run = cls(client, handle)
+        client.update_run(run.run_id, status="RUNNING")
+        run._describe_campaign(request)
+        return run
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's."""
+        assert self.handle.run_id is not None  # open() made it
+        return self.handle.run_id
+
+    def write_metrics(self, entries: Sequence[Entry]) -> None:
+        """Writes metrics in as few calls as can be; writing the same ones again changes nothing."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name_of(name), float(value), entry["time"], entry["step"])
+            for entry in entries
+            for name, value in entry["metrics"].items()
+        ]
+        for start in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
+
+    def write_artifact(self, path: str) -> None:
+        """Copies a file to the run."""
+        self._client.log_artifact(self.run_id, path)
+
+    def close(self, status: str) -> None:
+        """Ends the run with one of MLflow's words."""
+        self._client.set_terminated(self.run_id, status=status)
+
+    def _describe_campaign(self, request: RunRequest) -> None:
+        """Writes parameters and tags; a parameter that a resumed campaign changed becomes a tag."""
+        from mlflow.entities import Param, RunTag
+
+        known = self._client.get_run(self.run_id).data.params
+        wanted = flatten(request.parameters)
+        tags = {f"changed.{key}": value for key, value in wanted.items() if known.get(key, value) != value}
+        tags |= request.tags
+        parameters = [Param(key, value) for key, value in wanted.items() if key not in known]
+        run_tags = [RunTag(name_of(key), cut(value, TAG_LENGTH)) for key, value in tags.items()]
+        for start in range(0, len(parameters), _PARAMETERS_PER_CALL):
+            self._client.log_batch(self.run_id, params=parameters[start : start + _PARAMETERS_PER_CALL])
+        for start in range(0, len(run_tags), _PARAMETERS_PER_CALL):
+            self._client.log_batch(self.run_id, tags=run_tags[start : start + _PARAMETERS_PER_CALL])
+
+
+def is_refused(error: Exception) -> bool:
+    """Says whether MLflow refuses what it was given, so that giving it again is of no use."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+        return True
+    return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
+
+
+def _client(tracking_uri: str) -> MlflowClient:
+    for key, value in {**QUIET, **_HTTP_LIMITS}.items():
+        os.environ.setdefault(key, value)
+    from mlflow.tracking import MlflowClient
+
+    _silence(threading.get_ident())
+    return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+
+def _silence(thread: int) -> None:
+    """Keeps MLflow's log lines about our thread off the terminal: what fails is said once, by us."""
+
+    def from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    for name in ("mlflow", "alembic"):
+        for handler in logging.getLogger(name).handlers:
+            handler.addFilter(from_elsewhere)
+
+
+def _experiment(client: MlflowClient, name: str, database: Path | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    # Beside a database of ours; a server has a place of its own.
+    artifacts = None if database is None else (database.parent / "mlartifacts" / uuid.uuid4().hex[:8]).as_uri()
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)  # another campaign was faster
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def _make_run(client: MlflowClient, handle: RunHandle, request: RunRequest) -> str:
+    assert handle.experiment_id is not None  # open() looked it up
+    made_before = client.search_runs([handle.experiment_id], f"tags.`{KEY_TAG}` = '{handle.key}'", max_results=1)
+    if made_before:
+        return str(made_before[0].info.run_id)
+    made = client.create_run(handle.experiment_id, run_name=request.run_name, tags={KEY_TAG: handle.key})
+    return str(made.info.run_id)
+
+
+def _read_handle(request: RunRequest) -> RunHandle:
+    try:
+        fields = json.loads((request.run_dir / HANDLE_FILE).read_text(encoding="utf-8"))
+        handle = RunHandle(**{key: fields[key] for key in ("tracking_uri", "key", "experiment_id", "run_id")})
+    except (OSError, ValueError, KeyError, TypeError):
+        handle = None
+    if handle is not None and handle.tracking_uri == request.tracking_uri:
+        return handle
+    return RunHandle(request.tracking_uri, uuid.uuid4().hex)
+
+
+def _write_handle(run_dir: Path, handle: RunHandle) -> None:
+    """Writes the handle down; in a directory that cannot be written a resumed campaign starts a new run."""
+    temporary = run_dir / f".{HANDLE_FILE}.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(json.dumps(handle.__dict__, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(run_dir / HANDLE_FILE)
+    except OSError:
+        return
+
+
+__all__ = ["HANDLE_FILE", "KEY_TAG", "MlflowRun", "RunHandle", "RunRequest", "is_refused"]
