@@ -44,9 +44,7 @@ class TestWithBest(AlgorithmContract):
 
 class TestAligned(AlgorithmContract):
     def make_algorithm(self, setting):
-        molecule = AlgorithmSetting(
-            setting.latent_shape, setting.steps, "molecule", setting.batch_size, setting.seed
-        )
+        molecule = dataclasses.replace(setting, media="molecule")
         return fast_direct(molecule, surrogate="gaussian-process", step_size=0.3)
 
 
