@@ -10,15 +10,17 @@ from pathlib import Path
 from pilotwave.config.components import OracleConfig
 from pilotwave.execution.oracle_host import open_oracle_host
 from pilotwave.execution.question import OracleIdentity
+from pilotwave.execution.receipts import read_receipt
 from pilotwave.execution.workers import EvaluationRequest
 from pilotwave.protocols import QueryContext
-from pilotwave.types import Evaluation
+from pilotwave.types import Evaluation, Status
 
 
 class Evaluator:
     """One oracle worker; made an actor by :mod:`pilotwave_actors.workers`."""
 
     def __init__(self, config: OracleConfig, receipts: Path, name: str) -> None:
+        self._receipts = receipts
         self._host = open_oracle_host(config, receipts if receipts.is_dir() else None, name)
 
     def start(self) -> OracleIdentity:
@@ -30,7 +32,15 @@ class Evaluator:
         self._host.preflight()
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """Asks one question; what the oracle does is in the evaluation, never raised."""
+        """Asks one question; what the oracle does is in the evaluation, never raised.
+
+        An earlier attempt that was lost with its actor may have been answered all the same: its oracle's
+        process outlives the actor for a moment and leaves a receipt, which is used instead of asking again.
+        """
+        for attempt in range(1, request.attempt):
+            receipt = read_receipt(self._receipts, request.query_id, attempt)
+            if receipt is not None and receipt.status is Status.OK:
+                return receipt
         return self._host.evaluate(request.sample, QueryContext(request.query_id, request.attempt))
 
 

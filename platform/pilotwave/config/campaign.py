@@ -38,6 +38,9 @@ from pilotwave.config.components import (
 )
 from pilotwave.config.registry import available
 
+DEFAULT_KINDS = {"runtime": "inline", "tracking": "none"}
+"""What is chosen in a section that does not say."""
+
 
 class Section(BaseModel):
     """A part of a campaign file that is not chosen by kind."""
@@ -151,18 +154,16 @@ class CampaignConfig(Section):
 @functools.cache
 def campaign_model() -> type[CampaignConfig]:
     """Returns :class:`CampaignConfig` with every ``kind`` section narrowed to the installed plug-ins."""
-    one_of = {section: _union(section) for section in ("backbone", "oracle", "algorithm")}
-    runtime, tracking = _union("runtime"), _union("tracking")
+    described = {name: field.description for name, field in CampaignConfig.model_fields.items()}
     fields: dict[str, Any] = {
-        section: (choice, CampaignConfig.model_fields[section]) for section, choice in one_of.items()
+        section: (_union(section), Field(description=described[section]))
+        for section in ("backbone", "oracle", "algorithm")
     }
+    for section, kind in DEFAULT_KINDS.items():
+        default = Field({"kind": kind}, validate_default=True, description=described[section])
+        fields[section] = (_union(section), default)
     several = GenericAlias(tuple, (_union("constraint"), ...))
-    fields["constraints"] = (several, CampaignConfig.model_fields["constraints"])
-    fields["runtime"] = (runtime, Field({"kind": "inline"}, validate_default=True, description="Where it runs."))
-    fields["tracking"] = (
-        tracking,
-        Field({"kind": "none"}, validate_default=True, description="Where it is written down for people."),
-    )
+    fields["constraints"] = (several, Field((), description=described["constraints"]))
     model = create_model("Campaign", __base__=CampaignConfig, __doc__=CampaignConfig.__doc__, **fields)
     return cast("type[CampaignConfig]", model)
 
@@ -192,6 +193,7 @@ def _objects_pass(base: type[ComponentConfig]) -> Callable[[Any, ValidatorFuncti
 
 
 __all__ = [
+    "DEFAULT_KINDS",
     "Budget",
     "CampaignConfig",
     "Failures",

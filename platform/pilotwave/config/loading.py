@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from pilotwave.config import registry
-from pilotwave.config.campaign import CampaignConfig, campaign_model
+from pilotwave.config.campaign import DEFAULT_KINDS, CampaignConfig, campaign_model
 from pilotwave.config.components import GROUPS
 from pilotwave.errors import ConfigError
 
@@ -55,6 +55,7 @@ def check_campaign(
         ConfigError: One line that says what was expected, what came and where.
     """
     lines = lines or {}
+    fields = _with_default_kinds(fields)
     _check_kinds(fields, source, lines)
     try:
         context = {"base_dir": (base_dir or Path()).resolve()}
@@ -133,6 +134,16 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
             place = place[index]
 
 
+def _with_default_kinds(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Lets ``runtime: {evaluators: 4}`` mean the default kind of runtime."""
+    filled = dict(fields)
+    for section, kind in DEFAULT_KINDS.items():
+        given = filled.get(section)
+        if isinstance(given, Mapping) and "kind" not in given:
+            filled[section] = {"kind": kind, **given}
+    return filled
+
+
 def _check_kinds(fields: Mapping[str, Any], source: str, lines: Mapping[KeyPath, int]) -> None:
     """Refuses an unknown kind with the nearest name before pydantic lists the whole union."""
     sections: list[tuple[str, KeyPath, Any]] = [
@@ -150,15 +161,18 @@ def _check_kinds(fields: Mapping[str, Any], source: str, lines: Mapping[KeyPath,
 
 
 def _explain(error: ValidationError, source: str, lines: Mapping[KeyPath, int]) -> str:
-    first, *others = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own line tells more.
+    found = sorted(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
+    first, *others = found
     location = tuple(part for part in first["loc"] if not _is_tag(part, first["loc"]))
     message = _one_line(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_near_key(location)}; remove it or mend its name"
     elif first["type"] == "missing":
         message = "this key is missing; add it"
-    elif first["type"] == "union_tag_not_found":
-        message = "expected a mapping with the key 'kind'"
+    elif first["type"] in ("union_tag_not_found", "model_attributes_type", "model_type"):
+        in_kind = str(location[0]) in GROUPS or location[0] == "constraints"
+        message = "expected a mapping with the key 'kind'" if in_kind else "expected a mapping, key: value"
     elif first["type"] not in ("value_error", "assertion_error"):
         got = repr(first["input"])
         message = f"{message}, got {got if len(got) <= 60 else got[:57] + '...'}"

@@ -2,9 +2,10 @@
 
 Run as a script (not ``-m``: it must import nothing but the standard library, to stay small and unable to
 hang): ``python -P oracle_guard.py <lifeline fd> <worker fd> <sys.path as JSON>``. It forks the worker and
-then waits for one of two things. The lifeline closes: the driver wants the worker gone, or was itself killed.
-The worker dies: by a crash, the kernel, or because it is done. In both cases the guard kills whatever the
-worker left running, reports the worker's wait status through the lifeline, and exits.
+then waits for one of three things. A byte on the lifeline: the driver wants the worker gone, now. The lifeline
+closes without one: the driver was itself killed, so the worker gets a grace in which to finish its answer and
+leave the receipt. The worker dies: by a crash, the kernel, or because it is done. In each case the guard kills
+whatever the worker left running, reports the worker's wait status through the lifeline, and exits.
 
 Why a guard: an oracle stuck in native code holds the interpreter lock, so no thread of its own process can
 notice that the driver is gone; and the kernel's parent-death signal fires when the *thread* that started the
@@ -23,7 +24,11 @@ import signal
 import socket
 import struct
 import sys
+import time
 from pathlib import Path
+
+ORPHAN_GRACE_SECONDS = 10.0
+"""How long an answer that is on its way may outlive a killed driver: it is paid for already."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -67,14 +72,9 @@ def _become_worker(guard: int, worker_fd: int) -> None:
 
 
 def _watch(worker: int, lifeline: socket.socket, woken: int) -> None:
-    status: int | None = None
-    while status is None:
-        readable, _, _ = select.select([lifeline.fileno(), woken], [], [])
-        if lifeline.fileno() in readable:
-            break
-        with contextlib.suppress(BlockingIOError):
-            os.read(woken, 512)
-        status = _reap(worker)
+    status = _wait_for(worker, woken, lifeline.fileno(), None)
+    if status is None and not lifeline.recv(1):
+        status = _wait_for(worker, woken, None, ORPHAN_GRACE_SECONDS)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker, signal.SIGKILL)
     if status is None:
@@ -82,6 +82,22 @@ def _watch(worker: int, lifeline: socket.socket, woken: int) -> None:
     _kill_orphans()
     with contextlib.suppress(OSError):
         lifeline.sendall(struct.pack("<i", status))
+
+
+def _wait_for(worker: int, woken: int, lifeline: int | None, seconds: float | None) -> int | None:
+    """Returns the worker's wait status once it is dead, or None if the lifeline spoke or the time ran out."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    watched = [woken] if lifeline is None else [woken, lifeline]
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select(watched, [], [], left)
+        if not readable or lifeline in readable:
+            return None
+        with contextlib.suppress(BlockingIOError):
+            os.read(woken, 512)
+        status = _reap(worker)
+        if status is not None:
+            return status
 
 
 def _reap(worker: int) -> int | None:

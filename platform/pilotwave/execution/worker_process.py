@@ -103,7 +103,8 @@ class WorkerProcess:
     def kill(self) -> None:
         """Kills the worker and everything that it started, and waits until they are gone."""
         with contextlib.suppress(OSError):
-            self._lifeline.shutdown(socket.SHUT_WR)  # wakes the guard, which can still report the wait status
+            self._lifeline.sendall(b"K")  # on purpose; a lifeline that only closes means that the driver was killed
+            self._lifeline.shutdown(socket.SHUT_WR)  # the guard can still report the wait status
         try:
             self._process.wait(_KILL_SECONDS)
         except subprocess.TimeoutExpired:

@@ -48,7 +48,7 @@ def test_preflight_compares_with_the_known_answer(tmp_path: Path) -> None:
     host = ThreadOracle(FaultyOracleConfig(), receipts_dir=tmp_path)
     evaluation = host.preflight()
     assert evaluation is not None
-    assert (evaluation.value, list(tmp_path.iterdir())) == (3.0, [])
+    assert (evaluation.value, list(tmp_path.glob("*.json"))) == (3.0, [])
     with pytest.raises(PreflightError, match=r"expected 3 .* got 1003"):
         ThreadOracle(FaultyOracleConfig(fault="wrong answer")).preflight()
 
@@ -56,7 +56,7 @@ def test_preflight_compares_with_the_known_answer(tmp_path: Path) -> None:
 def test_an_oracle_without_a_known_answer_has_no_preflight(tmp_path: Path) -> None:
     config = RecordingOracleConfig(started_file=tmp_path / "started", finished_file=tmp_path / "finished")
     assert ThreadOracle(config).preflight() is None
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.json")) == []
 
 
 @pytest.mark.parametrize(

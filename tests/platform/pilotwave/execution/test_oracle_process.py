@@ -158,7 +158,7 @@ def test_preflight_passes_and_leaves_no_receipt(opened: Opener, tmp_path: Path) 
     evaluation = host.preflight()
     assert evaluation is not None
     assert evaluation.value == 3.0
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.json")) == []
 
 
 @pytest.mark.parametrize(
