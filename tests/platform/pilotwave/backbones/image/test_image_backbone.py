@@ -18,8 +18,9 @@ from pydantic import ValidationError
 from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.backbone import BUILTIN_WEIGHTS, ImageBackbone, ImageBackboneConfig, image_schedule
 from pilotwave.errors import CheckpointError
-from pilotwave.protocols import StepState
+from pilotwave.protocols import Backbone, StepState
 from pilotwave.samples import ImageSample, Invalid
+from pilotwave.testing.backbone_contract import BackboneContract
 from pilotwave.training.weights import Weights, read_weights, write_weights
 from pilotwave.types import Draw
 
@@ -43,6 +44,16 @@ def make(weights: Weights) -> Callable[..., ImageBackbone]:
         return ImageBackbone(ImageBackboneConfig.model_validate({"kind": "image", **options}), weights, "cpu")
 
     return build
+
+
+class TestImageBackboneContract(BackboneContract):
+    def make_backbone(self) -> Backbone:
+        return ImageBackboneConfig(kind="image", steps=4).build("cpu")
+
+
+class TestGuidedImageBackboneContract(BackboneContract):
+    def make_backbone(self) -> Backbone:
+        return ImageBackboneConfig(kind="image", steps=3, guidance_scale=2.0, classes=("bag", 9)).build("cpu")
 
 
 def test_the_shipped_weights_are_small_and_say_how_far_they_came(weights: Weights) -> None:
@@ -77,14 +88,6 @@ def test_a_step_keeps_the_forward_process(steps: int, place: float) -> None:
     variance = (step.noisy_weight * step.noise_level) ** 2 + step.noise_weight**2
     assert signal == pytest.approx(following.signal_level, abs=1e-9)
     assert variance == pytest.approx(following.noise_level**2, abs=1e-9)
-
-
-def test_a_sample_does_not_depend_on_its_batch(backbone: ImageBackbone) -> None:
-    noise, classes = backbone.draw_noise(DRAWS), backbone.draw_conditions(DRAWS)
-    together = backbone.sample(noise, classes)
-    alone = torch.cat([backbone.sample(noise[:, i : i + 1], classes[i : i + 1]) for i in range(len(DRAWS))])
-    torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
-    assert torch.equal(together, backbone.sample(noise, classes))
 
 
 def test_the_hook_sees_and_shifts_the_clean_picture(backbone: ImageBackbone) -> None:
