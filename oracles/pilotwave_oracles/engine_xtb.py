@@ -23,6 +23,8 @@ from pilotwave_oracles.geometry import Geometry
 _ACCURACY = 0.1
 """Of the engine's default thresholds, as for tblite."""
 
+_HEAVIEST = 86
+
 
 class XtbEngine:
     """See :class:`pilotwave_oracles.engine.Engine`."""
@@ -43,6 +45,8 @@ class XtbEngine:
         """Computes a single point, see the protocol; a field is refused."""
         if field is not None:
             raise EngineError("xtb-python cannot apply an electric field; use engine: tblite")
+        if geometry.numbers.max() > _HEAVIEST:  # the library has no parameters for these and crashes
+            raise EngineError(f"no support for elements with Z > {_HEAVIEST}")
         try:
             calculator = self._interface.Calculator(
                 self._parameters,

@@ -8,6 +8,7 @@ the constraint is built.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -85,7 +86,11 @@ def load_scorer() -> ModuleType:
     """
     from rdkit import RDConfig
 
-    path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
+    return _load_scorer(Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py")
+
+
+@functools.cache  # its table of fragments is 4 MB packed, and the same for every limit
+def _load_scorer(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("pilotwave_sascorer", path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise MissingDependencyError(
