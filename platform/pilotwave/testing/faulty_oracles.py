@@ -43,8 +43,8 @@ Fault = Literal[
 
 
 def score(sample: Sample) -> float:
-    """Returns a deterministic value: the sum of an array, else a number in [0, 1) from the identity."""
-    if isinstance(sample, ArraySample):
+    """Returns a deterministic value: the sum of a finite array, else a number in [0, 1) from the identity."""
+    if isinstance(sample, ArraySample) and np.isfinite(sample.array).all():
         return float(np.sum(sample.array, dtype=np.float64))
     digest = hashlib.sha256(sample.identity().encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2.0**48
