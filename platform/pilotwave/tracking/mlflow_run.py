@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 HANDLE_FILE = "mlflow.json"
 KEY_TAG = "pilotwave.key"
+THREAD_NAME = "pilotwave-mlflow"
 _HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow would try for minutes; we have a retry of our own that buffers."""
 _PARAMETERS_PER_CALL, _METRICS_PER_CALL = 100, 1000
@@ -153,19 +153,19 @@ def _client(tracking_uri: str) -> MlflowClient:
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient
 
-    _silence(threading.get_ident())
+    _silence()
     return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
 
 
-def _silence(thread: int) -> None:
-    """Keeps MLflow's log lines about our thread off the terminal: what fails is said once, by us."""
-
-    def from_elsewhere(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
+def _silence() -> None:
+    """Keeps MLflow's own lines about our thread off the terminal: what fails is said once, by us."""
     for name in ("mlflow", "alembic"):
         for handler in logging.getLogger(name).handlers:
-            handler.addFilter(from_elsewhere)
+            handler.addFilter(_is_not_of_our_thread)
+
+
+def _is_not_of_our_thread(record: logging.LogRecord) -> bool:
+    return record.threadName != THREAD_NAME or not record.name.startswith(("mlflow", "alembic"))
 
 
 def _experiment(client: MlflowClient, name: str, database: Path | None) -> str:
@@ -215,4 +215,4 @@ def _write_handle(run_dir: Path, handle: RunHandle) -> None:
         return
 
 
-__all__ = ["HANDLE_FILE", "KEY_TAG", "MlflowRun", "RunHandle", "RunRequest", "is_refused"]
+__all__ = ["HANDLE_FILE", "KEY_TAG", "THREAD_NAME", "MlflowRun", "RunHandle", "RunRequest", "is_refused"]

@@ -25,7 +25,7 @@ from pilotwave.config.components import TrackingConfig
 from pilotwave.protocols import Tracker
 from pilotwave.tracking.environment import environment_tags
 from pilotwave.tracking.mlflow_database import SCHEME, database_path
-from pilotwave.tracking.mlflow_run import MlflowRun, RunRequest, is_refused
+from pilotwave.tracking.mlflow_run import THREAD_NAME, MlflowRun, RunRequest, is_refused
 from pilotwave.tracking.outbox import Outbox
 
 _log = logging.getLogger("pilotwave.tracking")
@@ -119,7 +119,7 @@ class MlflowTracker:
             dict(parameters),
             dict(tags),
         )
-        self._thread = threading.Thread(target=self._work, args=(request,), name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(request,), name=THREAD_NAME, daemon=True)
         self._thread.start()
         atexit.register(self.finish, "killed")  # a campaign that ends with an error must not stay "running"
 
@@ -216,9 +216,9 @@ class MlflowTracker:
         self._said = True
 
 
-def _one_line(error: Exception) -> str:
-    line = " ".join(str(error).split())
-    return f"{type(error).__name__}: {line[:300]}" if line else type(error).__name__
+def _one_line(error: Exception, limit: int = 160) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 __all__ = ["MlflowTracker", "MlflowTrackingConfig"]
