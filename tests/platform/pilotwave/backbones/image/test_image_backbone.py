@@ -104,6 +104,23 @@ def test_the_hook_sees_and_shifts_the_clean_picture(backbone: ImageBackbone) -> 
     torch.testing.assert_close(latents, torch.full_like(latents, 0.5))
 
 
+def test_shifting_the_whole_noise_sequence_leads_to_a_target(make: Callable[..., ImageBackbone]) -> None:
+    """Fast Direct's guided noise optimisation with a known target: the model can be steered through its noise."""
+    backbone = make(steps=5)
+    draws = [Draw.of(5, 0, slot) for slot in range(4)]
+    classes = torch.tensor([[0], [1], [8], [9]])
+    target = backbone.sample(backbone.draw_noise(DRAWS[:4]), classes)
+    noise = backbone.draw_noise(draws)
+    norms = noise.flatten(2).norm(dim=2)[..., None, None, None]
+    distances = []
+    for _ in range(5):
+        latents = backbone.sample(noise, classes)
+        distances.append(float((latents - target).flatten(1).norm(dim=1).mean()))
+        shifted = noise[:-1] + 0.3 * (target - latents)
+        noise[:-1] = shifted * norms[:-1] / shifted.flatten(2).norm(dim=2)[..., None, None, None]
+    assert distances[-1] < 0.6 * distances[0]
+
+
 def test_guidance_of_zero_forgets_the_class_and_of_one_is_none(make: Callable[..., ImageBackbone]) -> None:
     unguided = make(steps=2)
     noise = unguided.draw_noise(DRAWS[:1]).repeat(1, 2, 1, 1, 1)
