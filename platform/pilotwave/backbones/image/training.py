@@ -35,47 +35,44 @@ _BATCH, _ORDER = 1, 2  # what a random stream is for
 
 
 class ImageTrainingConfig(BaseModel):
-    """What a training run is made of. A run is the same run if only the fields of :data:`FREE` differ.
-
-    Attributes:
-        output: Folder of the checkpoint and of the finished weights.
-        data: Folder of the four idx files; the Debian package's if None.
-        images: Budget: training pictures seen in all, repetitions counted. The schedule is laid out over it.
-        batch_size: Pictures per optimizer step.
-        learning_rate: At its height.
-        warm_up: Share of the budget over which the rate rises from zero.
-        decay: Share of the budget over which the rate falls to zero, at the end.
-        ema_decay: Of the averaged weights, the ones that are kept.
-        class_dropout: Share of the pictures whose class is hidden, so that guidance can be used.
-        precision: Of the network's products.
-        seed: Of everything random.
-        network: The denoiser's shape.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        threads: CPU threads.
-        checkpoint_seconds: A killed run loses at most this much, and the step in flight.
-        report_every: Pictures between two reports.
-        evaluate_every: Pictures between two measurements on held-out pictures.
-    """
+    """What a training run is made of. A run is the same run if only the fields of :data:`FREE` differ."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Path
-    data: Path | None = None
-    images: int = Field(default=600_000, ge=1)
-    batch_size: int = Field(default=64, ge=1, le=8192)
-    learning_rate: float = Field(default=1e-3, gt=0, le=1)
-    warm_up: float = Field(default=0.03, ge=0, le=0.5)
-    decay: float = Field(default=0.5, ge=0, le=0.5)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    class_dropout: float = Field(default=0.1, ge=0, le=1)
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    network: ImageNetworkConfig = ImageNetworkConfig()
-    device: str = "auto"
-    threads: int = Field(default=1, ge=1, le=256)
-    checkpoint_seconds: float = Field(default=30.0, ge=0, le=60)
-    report_every: int = Field(default=6_400, ge=1)
-    evaluate_every: int = Field(default=64_000, ge=1)
+    output: Path = Field(description="Folder of the checkpoint and of the finished weights.")
+    data: Path | None = Field(
+        default=None, description="Folder of the four idx files; the Debian package dataset-fashion-mnist if none."
+    )
+    images: int = Field(
+        default=600_000,
+        ge=1,
+        description="Budget: training pictures seen, repetitions counted; the schedule is laid out over it. "
+        "It may be changed when a run is continued.",
+    )
+    batch_size: int = Field(default=64, ge=1, le=8192, description="Pictures per optimizer step.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=1, description="At its height.")
+    warm_up: float = Field(default=0.03, ge=0, le=0.5, description="Share of the budget in which the rate rises.")
+    decay: float = Field(
+        default=0.5, ge=0, le=0.5, description="Share of the budget, at its end, in which the rate falls to zero."
+    )
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, description="Of the averaged weights, which are kept.")
+    class_dropout: float = Field(
+        default=0.1, ge=0, le=1, description="Share of pictures whose class is hidden, for guidance."
+    )
+    precision: Literal["bfloat16", "float32"] = Field(
+        default="bfloat16", description="Of the network's products; parameters are float32."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Of everything random.")
+    network: ImageNetworkConfig = Field(default=ImageNetworkConfig(), description="The denoiser's shape.")
+    device: str = Field(default="auto", description="auto (a GPU if there is one), cpu or cuda.")
+    threads: int = Field(default=1, ge=1, le=256, description="CPU threads.")
+    checkpoint_seconds: float = Field(
+        default=30.0, ge=0, le=60, description="A killed run loses at most this and the step in flight."
+    )
+    report_every: int = Field(default=6_400, ge=1, description="Pictures between two reports.")
+    evaluate_every: int = Field(
+        default=64_000, ge=1, description="Pictures between two measurements on held-out pictures."
+    )
 
     @property
     def steps(self) -> int:
