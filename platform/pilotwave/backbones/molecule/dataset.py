@@ -5,7 +5,7 @@ the data of Ramakrishnan, Dral, Rupp and von Lilienfeld, "Quantum chemistry stru
 kilo molecules", Scientific Data 1, 140022 (2014). A molecule is kept when its SMILES comes back from its
 geometry, so every training example is one the decoder can decode.
 
-May import: numpy, platformdirs, and pandas, RDKit and qm9pack's files inside functions.
+May import: numpy and the modules beside it; RDKit and platformdirs inside functions.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def load(directory: Path | None = None, processes: int = 2) -> MoleculeDataset:
 def save(dataset: MoleculeDataset, path: Path) -> None:
     """Writes prepared data, atomically."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **vars(dataset))
+    np.savez_compressed(buffer, **vars(dataset))
     write_atomically(path, buffer.getvalue())
 
 

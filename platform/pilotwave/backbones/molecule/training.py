@@ -156,6 +156,10 @@ class _Run:
             torch.set_num_threads(config.threads)
         self.config, self.rank, self.world, self.device = config, rank, world, device
         self.data, held_out = dataset.split(dataset.load(config.cache))
+        if not len(self.data) or not len(held_out):
+            raise InputError(
+                f"expected molecules to train on and to hold out, got {len(self.data)} and {len(held_out)}"
+            )
         self.held_out = training_loss.make_batch(
             held_out.select(np.arange(min(HELD_OUT_MOLECULES, len(held_out)))),
             config.network,
@@ -192,6 +196,8 @@ class _Run:
         losses: list[float] = []
         while self.seen < self.config.molecules:
             losses.append(self._take_step())
+            if self.seen >= self.config.molecules:
+                break
             measure = self._passed(self.config.sample_every)
             if measure or self._passed(self.config.report_every):
                 validity = self._validity() if measure else {}
