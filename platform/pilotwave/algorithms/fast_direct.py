@@ -122,7 +122,8 @@ class FastDirect:
         names, start = list(state["told"]), 0
         parts = (state[key].split(sizes) for key in ("latents", "losses", "conditions"))
         for latents, losses, conditions in zip(*parts, strict=True):
-            self._learn(names[start : start + len(losses)], latents, losses, conditions)
+            # Memory of its own, aligned as it was when it was told: BLAS then rounds alike.
+            self._learn(names[start : start + len(losses)], latents.clone(), losses.clone(), conditions.clone())
             start += len(losses)
 
     def _reset(self) -> None:

@@ -22,6 +22,8 @@ ScoreScaling = Literal["raw", "standardised"]
 """What the process models: the scores themselves, or (score - mean) / standard deviation of those known."""
 
 SOFTPLUS_OF_ZERO = math.log(2.0)
+MERGED_NUMBERS = 2**22
+"""Small blocks of points are merged up to this size (16 MiB); larger ones are kept by reference."""
 
 
 class GaussianProcess:
@@ -85,7 +87,7 @@ class GaussianProcess:
             raise ValueError(
                 f"expected points (n, {self.dim}) and values (n,), got {tuple(points.shape)}, {tuple(values.shape)}"
             )
-        if not (points.isfinite().all() and values.isfinite().all()):
+        if not (_all_finite(points) and _all_finite(values)):
             raise ValueError("expected finite points and values, got nan or infinity")
         if len(points) == 0:
             return
@@ -141,7 +143,7 @@ class GaussianProcess:
         self._reset()
         sizes = [int(size) for size in state["appended"]]
         for points, values in zip(state["points"].split(sizes), state["values"].split(sizes), strict=True):
-            self.append(points, values)
+            self.append(points.clone(), values)  # memory of its own, aligned as it was: BLAS then rounds alike
 
     def _reset(self) -> None:
         self._blocks = []
@@ -152,8 +154,9 @@ class GaussianProcess:
         self._snapshot = None
 
     def _keep(self, points: Tensor) -> None:
-        """Keeps points in blocks large enough for fast products, copying no more than one block."""
-        if self._blocks and len(self._blocks[-1]) + len(points) <= ROW_BLOCK:
+        """Keeps points in blocks large enough for fast products, copying no more than a small block."""
+        together = len(points) + (len(self._blocks[-1]) if self._blocks else 0)
+        if self._blocks and together <= ROW_BLOCK and together * self.dim <= MERGED_NUMBERS:
             self._blocks[-1] = torch.cat([self._blocks[-1], points])
         else:
             self._blocks.append(points)
@@ -206,6 +209,14 @@ class GaussianProcess:
             return unit, largest
         spread = unit.std(correction=0)
         return (unit - unit.mean()) / (spread if spread > 1e-12 else 1.0), 1.0
+
+
+def _all_finite(numbers: Tensor) -> bool:
+    """Whether no number is nan or infinite, without a temporary of the tensor's size."""
+    if numbers.numel() == 0:
+        return True
+    least, largest = torch.aminmax(numbers)
+    return bool(least.isfinite() and largest.isfinite())
 
 
 __all__ = ["SOFTPLUS_OF_ZERO", "GaussianProcess", "ScoreScaling"]

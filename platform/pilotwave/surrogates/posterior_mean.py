@@ -40,8 +40,10 @@ def inner_products(left: Tensor, right: Tensor) -> Tensor:
 
 def squared_norms(points: Tensor) -> Tensor:
     """Returns the squared length of each row of (n, dim), float64 of shape (n,)."""
-    lengths: Tensor = torch.linalg.vector_norm(points, dim=1, dtype=torch.float64)
-    return lengths.square()
+    total = torch.zeros(len(points), dtype=torch.float64)
+    for start in range(0, points.shape[1], COLUMN_BLOCK):
+        total += points[:, start : start + COLUMN_BLOCK].double().square().sum(dim=1)
+    return total
 
 
 def rbf_kernel(left: Tensor, right: Tensor, lengthscale: float, outputscale: float) -> Tensor:

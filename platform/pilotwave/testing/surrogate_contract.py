@@ -32,6 +32,7 @@ class SurrogateContract:
 
     def test_shapes_with_and_without_data(self) -> None:
         surrogate, (points, values) = self.make_surrogate(self.dim), self.data(20)
+        assert isinstance(surrogate, Surrogate)
         for known in (0, 20):
             if known:
                 surrogate.append(points, values)

@@ -177,17 +177,19 @@ def test_scores_are_standardised_whatever_their_unit():
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 20), max_size=5), st.sampled_from(["raw", "standardised"]))
-def test_a_restored_process_is_the_same_bit_for_bit(sizes, scaling):
-    points = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(5))
-    process, restored = (GaussianProcess(3, scaling=scaling) for _ in range(2))
+@given(
+    st.lists(st.integers(1, 20), max_size=5), st.sampled_from(["raw", "standardised"]), st.sampled_from([3, 5001])
+)
+def test_a_restored_process_is_the_same_bit_for_bit(sizes, scaling, dim):
+    points = torch.randn(sum(sizes), dim, generator=torch.Generator().manual_seed(5))
+    process, restored = (GaussianProcess(dim, scaling=scaling) for _ in range(2))
     for part in points.split(sizes) if sizes else ():
-        process.append(part, part[:, 0])
-    restored.append(torch.ones(2, 3), torch.ones(2))
+        process.append(part.clone(), part[:, 0])
+    restored.append(torch.ones(2, dim), torch.ones(2))
     restored.load_state_dict(process.state_dict())
     for one in (process, restored):
-        one.append(torch.full((1, 3), 0.3), torch.ones(1))
-    queries = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
+        one.append(torch.full((1, dim), 0.3), torch.ones(1))
+    queries = torch.randn(4, dim, generator=torch.Generator().manual_seed(6))
     assert torch.equal(process.mean(queries), restored.mean(queries))
     assert torch.equal(process.mean_gradient(queries), restored.mean_gradient(queries))
 
