@@ -1,7 +1,7 @@
 """The built-in image model as a backbone: class-conditional grey 28x28 pictures, sampled by DDIM with eta = 1.
 
 A latent is the picture itself, pixels from -1 (background) to 1. May import torch, the modules beside it, the
-samplers, and :mod:`pilotwave.training.weights`; diffusers is imported when a network is built.
+samplers, and :mod:`pilotwave.training`; diffusers is imported when a network is built.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pilotwave.config.components import BackboneConfig
 from pilotwave.errors import CheckpointError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import ImageSample, Invalid, Sample
+from pilotwave.training.device import choose_device
 from pilotwave.training.weights import Weights, read_weights
 from pilotwave.types import Draw
 
@@ -90,22 +91,21 @@ class ImageBackbone:
 
     Raises:
         CheckpointError: The weights do not fit the network that their header describes.
+        InputError: There is no such device.
     """
 
     def __init__(self, config: ImageBackboneConfig, weights: Weights, device: str = "auto") -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         self.name = "image"
         self.steps = config.steps
         self.latent_shape: tuple[int, ...] = LATENT_SHAPE
         self.condition_size = 1
         self.media = "image"
-        self.device = device
+        self.device = str(choose_device(device))
         self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-g{config.guidance_scale:g}"
         self.guidance_scale = config.guidance_scale
         self.training_progress = dict(weights.progress)
         self._class_weights = config.class_weights()
-        self._network = _build_network(weights).to(device)
+        self._network = _build_network(weights).to(self.device)
         self._schedule = image_schedule(config.steps)
 
     def draw_noise(self, draws: Sequence[Draw]) -> Tensor:

@@ -24,6 +24,7 @@ from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.network import LATENT_SHAPE, ImageNetwork, ImageNetworkConfig, velocity_loss
 from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint, save_checkpoint
+from pilotwave.training.device import choose_device
 from pilotwave.training.ema import ExponentialMovingAverage
 from pilotwave.training.progress import TrainingProgress
 from pilotwave.training.weights import write_weights
@@ -125,7 +126,7 @@ class _Run:
 
     def __init__(self, config: ImageTrainingConfig) -> None:
         self.config = config
-        self.device = _device(config.device)
+        self.device = choose_device(config.device)
         self.data = dataset.load("train", config.data)
         self.identity = _identity(config, self.data)
         with torch.random.fork_rng(devices=[]):
@@ -300,12 +301,6 @@ class _HeldOut:
 def _to_latents(images: npt.NDArray[np.uint8]) -> Tensor:
     """Turns pictures of shape (n, 28, 28) into latents from -1 to 1."""
     return torch.from_numpy(images).float().view(-1, *LATENT_SHAPE) / 127.5 - 1.0
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 @contextlib.contextmanager
