@@ -98,10 +98,12 @@ class TrackerContract:
     def test_logging_from_several_threads(self, run_dir: Path) -> None:
         tracker = self.make(run_dir)
         tracker.start("campaign", {}, {})
-        threads = [
-            threading.Thread(target=lambda n=n: [tracker.log({f"m{n}": i}, step=i) for i in range(50)])
-            for n in range(4)
-        ]
+
+        def log(number: int) -> None:
+            for step in range(50):
+                tracker.log({f"metric {number}": float(step)}, step=step)
+
+        threads = [threading.Thread(target=log, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
