@@ -22,7 +22,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns its exit code."""
-    import click
+    import typer
 
     from pilotwave.cli.application import app
 
@@ -34,16 +34,17 @@ def run(arguments: list[str]) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    except click.ClickException as error:
-        print(f"error: {error.format_message()} (see --help)", file=sys.stderr)
-        return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except BrokenPipeError:
         # The reader (head, less) is gone; standard output must not fail again while the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        # Typer's usage errors are click's in some versions and its own in others; both can say themselves.
+        if hasattr(error, "format_message"):
+            print(f"error: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
+            return 2
         if os.environ.get("PILOTWAVE_TRACEBACK"):
             raise
         line = " ".join(f"{type(error).__name__}: {error}".split())

@@ -41,7 +41,7 @@ def drive(
     if json_output:
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:
-        _summarise(console, result)
+        _summarise(console, result, config.budget.queries)
     return 0 if result.outcome.finished else INTERRUPTED
 
 
@@ -65,13 +65,19 @@ def _interruptible(console: Console) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _summarise(console: Console, result: CampaignResult) -> None:
+def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
     run = RecordedRun.read(result.run_dir)
     ranked = best(run, 10)
     if ranked:
         console.print()
         console.print(best_table(ranked, oracle=run.oracle, unit=run.unit))
     console.print()
+    state = run.state
+    console.print(
+        f"{state.spent}/{queries} queries: {state.answered} answered, {state.failed} failed; "
+        f"{state.infeasible} candidates were infeasible and cost nothing",
+        highlight=False,
+    )
     console.print(_where(result.run_dir), highlight=False, soft_wrap=True)
     if result.outcome.tracking:
         console.print(f"  tracking        {result.outcome.tracking}", highlight=False, soft_wrap=True)
