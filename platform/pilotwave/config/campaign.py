@@ -146,6 +146,8 @@ class CampaignConfig(Section):
     def identity(self) -> str:
         """Returns a digest of all that decides which questions are asked; where it runs does not."""
         fields = self.model_dump(mode="json", exclude={"runtime", "tracking", "budget", "failures"})
+        for policy in OracleConfig.model_fields.keys() - {"kind"}:
+            fields["oracle"].pop(policy)  # how patiently it is asked changes no answer
         fields["batch_size"] = self.budget.batch_size
         fields["mode"] = self.runtime.mode
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -156,6 +156,7 @@ def test_a_run_directory_of_another_campaign_is_refused(campaign: Path, say) -> 
 
 def test_the_breaker_is_exit_code_3(campaign: Path, say) -> None:  # type: ignore[no-untyped-def]
     (campaign.parent / "judge.py").write_text("def judge(sample):\n    raise RuntimeError('no paper')\n")
+    campaign.write_text(CAMPAIGN.replace("isolation: thread", "isolation: process"))  # which sees the mended file
     stopped = say("run", str(campaign), "--run-dir", "here", "--set", "failures.window=4")
     assert stopped.code == 3
     assert "no paper" in stopped.err
