@@ -93,7 +93,7 @@ def learning_curve_csv(points: Sequence[BatchPoint]) -> str:
 
 
 def draw_learning_curve(run: RecordedRun) -> bytes:
-    """Draws the values of all queries, the batch means with their spread, the best so far, and the failures.
+    """Draws the values of all queries, the batch means with their spread, the best so far, and any failures.
 
     Returns:
         A PNG.
@@ -109,10 +109,15 @@ def draw_learning_curve(run: RecordedRun) -> bytes:
         ) from error
     points = learning_curve(run)
     figure = Figure(figsize=(8, 5.2), dpi=150, layout="constrained", facecolor="white")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    troubled = any(point.failed or point.infeasible for point in points)
+    if troubled:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        _draw_failures(lower, run, points)
+    else:
+        upper = figure.subplots()
     _draw_values(upper, run, points)
-    _draw_failures(lower, run, points)
-    for axes in (upper, lower):
+    figure.axes[-1].set_xlabel("queries")
+    for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -150,7 +155,6 @@ def _draw_failures(axes: Axes, run: RecordedRun, points: Sequence[BatchPoint]) -
     failed = [point.failed for point in points]
     axes.bar(places, infeasible, widths, color=_INFEASIBLE, label="infeasible")
     axes.bar(places, failed, widths, bottom=infeasible, color=_FAILED, label="failed")
-    axes.set_xlabel("queries")
     axes.set_ylabel("per batch")
     axes.locator_params(axis="y", integer=True)
     axes.set_ylim(0, 1.15 * max(1, *(np.add(infeasible, failed)), 1))
