@@ -6,8 +6,10 @@ May import numpy and pilotwave_oracles.geometry.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -108,6 +110,31 @@ def one_thread_at_import() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
 
 
+class OneThread:
+    """Limits the OpenMP of a library to one thread while it runs: ``with one_thread: ...``.
+
+    A library without an OpenMP of its own shares the one that, say, torch has loaded before, with as many
+    threads as there are cores. Their waiting for each other made a single point hundreds of times slower on a
+    busy machine. The setting belongs to the calling thread and is put back afterwards.
+    """
+
+    def __init__(self, library: str) -> None:
+        """Looks the OpenMP functions up among what the shared library, given by its path, depends on."""
+        loaded = ctypes.CDLL(library)
+        self._get: Callable[[], int] | None = getattr(loaded, "omp_get_max_threads", None)
+        self._set: Callable[[int], None] | None = getattr(loaded, "omp_set_num_threads", None)
+        self._before = threading.local()
+
+    def __enter__(self) -> None:
+        if self._get is not None and self._set is not None:
+            self._before.threads = self._get()
+            self._set(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._set is not None:
+            self._set(self._before.threads)
+
+
 def finite(point: SinglePoint) -> SinglePoint:
     """Returns the point if all its numbers are finite; some builds end without convergence and say nothing."""
     arrays = (point.dipole, point.gradient, point.orbital_energies, point.occupations)
@@ -122,6 +149,7 @@ __all__ = [
     "EngineError",
     "EngineName",
     "Method",
+    "OneThread",
     "ScfNotConvergedError",
     "SinglePoint",
     "finite",

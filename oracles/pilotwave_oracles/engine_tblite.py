@@ -14,6 +14,7 @@ from pilotwave_oracles.engine import (
     HARTREE_PER_KELVIN,
     EngineError,
     Method,
+    OneThread,
     ScfNotConvergedError,
     SinglePoint,
     finite,
@@ -35,12 +36,12 @@ class TbliteEngine:
 
     def __init__(self, method: Method) -> None:
         with one_thread_at_import():
-            from tblite import exceptions, interface
-            from tblite._libtblite import ffi
+            from tblite import _libtblite, exceptions, interface
         self.version = version("tblite")
         self._method = _METHODS[method]
         self._calculator = interface.Calculator
-        self._new_pointer = ffi.new
+        self._new_pointer = _libtblite.ffi.new
+        self._one_thread = OneThread(_libtblite.__file__)
         self._errors = (exceptions.TBLiteRuntimeError, exceptions.TBLiteValueError)
 
     def single_point(
@@ -48,8 +49,8 @@ class TbliteEngine:
     ) -> SinglePoint:
         """Computes a single point, see the protocol."""
         try:
-            calculator = self._set_up(geometry, temperature, field)
-            result = calculator.singlepoint()
+            with self._one_thread:
+                result = self._set_up(geometry, temperature, field).singlepoint()
         except self._errors as error:
             message = " ".join(str(error).split())
             if "not converged" in message:

@@ -13,6 +13,7 @@ import numpy as np
 from pilotwave_oracles.engine import (
     EngineError,
     Method,
+    OneThread,
     ScfNotConvergedError,
     SinglePoint,
     finite,
@@ -34,10 +35,11 @@ class XtbEngine:
 
     def __init__(self, method: Method) -> None:
         with one_thread_at_import():
-            from xtb import interface
+            from xtb import _libxtb, interface
         self.version = version("xtb")
         self._parameters = {"gfn2": interface.Param.GFN2xTB, "gfn1": interface.Param.GFN1xTB}[method]
         self._interface = interface
+        self._one_thread = OneThread(_libxtb.__file__)
 
     def single_point(
         self, geometry: Geometry, temperature: float, field: tuple[float, float, float] | None = None
@@ -58,7 +60,8 @@ class XtbEngine:
             calculator.set_verbosity("muted")
             calculator.set_accuracy(_ACCURACY)
             calculator.set_electronic_temperature(temperature)
-            result = calculator.singlepoint()
+            with self._one_thread:
+                result = calculator.singlepoint()
             point = SinglePoint(
                 float(result.get_energy()),
                 np.asarray(result.get_dipole(), dtype=np.float64),

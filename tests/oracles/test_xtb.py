@@ -1,5 +1,6 @@
 """The xTB oracle against its other engine, against itself turned around, and against published numbers."""
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pilotwave.errors import MissingDependencyError, OracleFailure
 from pilotwave.protocols import QueryContext
 from pilotwave.samples import MoleculeSample, Sample
 from pilotwave.testing.oracle_contract import OracleContract
-from pilotwave_oracles.engine import EngineError, ScfNotConvergedError, SinglePoint, open_engine
+from pilotwave_oracles.engine import EngineError, OneThread, ScfNotConvergedError, SinglePoint, open_engine
 from pilotwave_oracles.geometry import BOHR, Geometry, read_geometry
 from pilotwave_oracles.measure_water import water_values
 from pilotwave_oracles.relaxation import bond_change, relax
@@ -274,6 +275,20 @@ def test_the_xtb_engine_has_no_field_and_the_configuration_says_so_in_one_line()
     geometry = read_geometry(MoleculeSample(WATER, "O"))
     with pytest.raises(EngineError, match="use engine: tblite"):
         open_engine("xtb", "gfn2").single_point(geometry, 300.0, (1e-3, 0.0, 0.0))
+
+
+def test_an_engine_runs_on_one_thread_and_leaves_the_setting_as_it_was() -> None:
+    from tblite import _libtblite
+
+    library = ctypes.CDLL(_libtblite.__file__)
+    library.omp_set_num_threads(3)
+    one_thread = OneThread(_libtblite.__file__)
+    with one_thread:
+        assert library.omp_get_max_threads() == 1
+    assert library.omp_get_max_threads() == 3
+    open_engine("tblite", "gfn2").single_point(read_geometry(MoleculeSample(WATER, "O")), 300.0)
+    assert library.omp_get_max_threads() == 3
+    library.omp_set_num_threads(1)
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
