@@ -1,9 +1,10 @@
-"""Measures the built-in molecule model, and appends what it measured to a Markdown file.
+"""Measures the built-in molecule model, and keeps what it measured as a section of RESULTS.md.
 
-    python benchmarks/molecule_quality.py --samples 2000 --relax 300 --record benchmarks/RESULTS.md
+    python benchmarks/molecule_quality.py --record
 
 Decoded and strict validity with 95% intervals, uniqueness, novelty, whether bonds survive a relaxation with
-GFN2-xTB (and how far atoms move), the same for real QM9 molecules as the ceiling, and speed by step count.
+GFN2-xTB (and how far atoms move), the same for real QM9 molecules as the ceiling, speed by step count, and how
+near molecules stay when part of their noise is replaced.
 Needs the extras `molecules` and, for novelty and the ceiling, `train`.
 """
 
@@ -12,22 +13,21 @@ from __future__ import annotations
 import argparse
 import collections
 import os
-import platform
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tblite is slower with more threads on molecules this small
 
 import numpy as np
 import torch
+from results import describe_machine, markdown_table, write_section
 
 from pilotwave.backbones.molecule import quality
 from pilotwave.backbones.molecule.backbone import MoleculeBackbone, MoleculeBackboneConfig
 from pilotwave.errors import MissingDependencyError
 from pilotwave.samples import MoleculeSample
+from pilotwave.types import Draw
 
 BOHR = 0.529177210903
 COVALENT_RADIUS = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}  # Å, Cordero et al. 2008
@@ -108,24 +108,28 @@ def share(successes: int, trials: int) -> str:
     return f"{100 * successes / max(trials, 1):.1f}% ({100 * low:.1f}-{100 * high:.1f})"
 
 
-def validity_by_steps(arguments: argparse.Namespace) -> tuple[list[str], quality.SampledMolecules]:
+def build(arguments: argparse.Namespace, steps: int, atoms: int | None = None) -> MoleculeBackbone:
+    """The model with that many sampler steps, of all sizes or of one."""
+    backbone = MoleculeBackboneConfig(
+        kind="molecule", checkpoint=arguments.checkpoint, steps=steps, precision=arguments.precision, atoms=atoms
+    ).build("auto")
+    assert isinstance(backbone, MoleculeBackbone)
+    return backbone
+
+
+def validity_by_steps(arguments: argparse.Namespace) -> tuple[list[list[str]], quality.SampledMolecules]:
     """Samples with each step count; returns table rows and the samples at the model's own step count."""
     rows, main = [], None
     for steps in sorted({*arguments.steps, 50}):
-        backbone = MoleculeBackboneConfig(
-            kind="molecule", checkpoint=arguments.checkpoint, steps=steps, precision=arguments.precision
-        ).build("auto")
-        assert isinstance(backbone, MoleculeBackbone)
+        backbone = build(arguments, steps)
         count = arguments.samples if steps == 50 else min(arguments.samples, arguments.samples_by_steps)
         began = time.perf_counter()
         sampled = quality.sample_molecules(backbone, range(arguments.seed, arguments.seed + count))
         speed = count / (time.perf_counter() - began)
         strict, decoded = share(sampled.strict, count), share(sampled.decoded, count)
-        rows.append(f"| {steps} | {count} | {strict} | {decoded} | {speed:.1f} |")
-        print(rows[-1], flush=True)
-        if steps == 50:
-            main = sampled
-            print(collections.Counter(sampled.reasons), flush=True)
+        rows.append([str(steps), str(count), strict, decoded, f"{speed:.1f}"])
+        print(rows[-1], dict(collections.Counter(sampled.reasons)), flush=True)
+        main = sampled if steps == 50 else main
     assert main is not None
     return rows, main
 
@@ -143,22 +147,19 @@ def diversity_lines(sampled: quality.SampledMolecules) -> list[str]:
     return [*lines, f"- of the distinct ones not in QM9: {100 * quality.novelty(smiles, known):.1f}%"]
 
 
-def relaxation_lines(name: str, blocks: list[str], drawn: int, processes: int) -> list[str]:
-    """Relaxes molecules and summarises; `drawn` is how many samples they stand for, invalid ones included."""
-    with ProcessPoolExecutor(processes) as pool:
-        results = list(pool.map(relax, blocks))
+def relaxation_lines(name: str, blocks: list[str], drawn: int | None) -> list[str]:
+    """Relaxes molecules and summarises; `drawn` is how many draws they stand for, invalid ones included."""
+    results = [relax(block) for block in blocks]
     kept = sum(result.kept for result in results)
     moved = [result.rmsd for result in results if result.kept]
-    lost = sorted({result.smiles for result in results if not result.kept})
-    print(name, "lost their bonds:", lost, flush=True)
+    print(name, "lost their bonds:", sorted({result.smiles for result in results if not result.kept}), flush=True)
     lines = [
-        f"- {name}: of {len(results)} valid molecules {share(kept, len(results))} keep every bond, "
-        f"GFN2 converged for {sum(result.converged for result in results)}; "
-        f"heavy-atom RMSD to the minimum: median {statistics.median(moved):.3f} Å, "
-        f"90th percentile {float(np.quantile(moved, 0.9)):.3f} Å"
+        f"- {name} relaxed with GFN2-xTB: of {len(results)} valid molecules {share(kept, len(results))} keep every "
+        f"bond; it converged for {sum(result.converged for result in results)}; heavy-atom RMSD to the minimum: "
+        f"median {statistics.median(moved):.3f} Å, 90th percentile {float(np.quantile(moved, 0.9)):.3f} Å"
     ]
-    if drawn != len(results):
-        lines.append(f"- {name}, of all {drawn} draws, invalid ones included: {share(kept, drawn)}")
+    if drawn is not None:
+        lines.append(f"- {name}, of all {drawn} draws, invalid ones included: {share(kept, drawn)} keep every bond")
     return lines
 
 
@@ -179,9 +180,39 @@ def qm9_blocks(count: int, seed: int) -> list[str]:
     return blocks
 
 
-def first_valid(sampled: quality.SampledMolecules, count: int) -> list[MoleculeSample]:
-    """The first valid molecules, in the order of their seeds."""
-    return list(sampled.molecules[:count])
+def steering_lines(arguments: argparse.Namespace) -> list[str]:
+    """How near the children of mixed noise stay to their parents: what perturbing algorithms rely on."""
+    from rdkit import Chem, DataStructs
+    from rdkit.Chem import rdFingerprintGenerator
+
+    fingerprints = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    backbone = build(arguments, 50, atoms=9)  # noise of one size can be mixed
+    draws = [Draw(f"parent-{seed}", seed) for seed in range(arguments.children)]
+    others = [Draw(f"other-{seed}", 10_000 + seed) for seed in range(arguments.children)]
+    conditions = backbone.draw_conditions(draws)
+    noise, fresh = backbone.draw_noise(draws), backbone.draw_noise(others)
+    parents = backbone.decode(backbone.sample(noise, conditions), conditions)
+    lines = []
+    for share_new in (0.1, 0.2, 1.0):
+        # Mixed so that the noise stays unit Gaussian.
+        mixed = (1 - share_new) * noise + share_new * fresh
+        mixed = mixed / ((1 - share_new) ** 2 + share_new**2) ** 0.5
+        children = backbone.decode(backbone.sample(mixed, conditions), conditions)
+        pairs = [
+            (parent.smiles, child.smiles)
+            for parent, child in zip(parents, children, strict=True)
+            if isinstance(parent, MoleculeSample) and isinstance(child, MoleculeSample)
+        ]
+        prints = [[fingerprints.GetFingerprint(Chem.MolFromSmiles(item)) for item in pair] for pair in pairs]
+        likeness = statistics.mean(DataStructs.TanimotoSimilarity(*pair) for pair in prints)
+        valid = sum(isinstance(child, MoleculeSample) for child in children)
+        lines.append(
+            f"- noise mixed with {share_new:.0%} new: {share(valid, len(children))} of {len(children)} children "
+            f"valid, "
+            f"{100 * statistics.mean(one == two for one, two in pairs):.0f}% the parent's molecule, "
+            f"mean Tanimoto to the parent {likeness:.2f} (Morgan 2)"
+        )
+    return lines
 
 
 def main() -> None:
@@ -194,52 +225,47 @@ def main() -> None:
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--relax", type=int, default=300, help="valid samples to relax")
     parser.add_argument("--relax-qm9", type=int, default=100, help="held-out QM9 molecules to relax")
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--children", type=int, default=128, help="parents of the steering measurement")
     parser.add_argument("--seed", type=int, default=1_000_000)
-    parser.add_argument("--record", type=Path, help="Markdown file to append to")
+    parser.add_argument("--record", action="store_true", help="keep the results in benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
     rows, sampled = validity_by_steps(arguments)
     lines = diversity_lines(sampled)
-    chosen = first_valid(sampled, arguments.relax)
-    if chosen:
-        drawn = round(len(chosen) * sampled.count / max(sampled.decoded, 1))
-        lines += relaxation_lines("samples", [item.mol_block for item in chosen], drawn, arguments.processes)
+    blocks = [molecule.mol_block for molecule in sampled.molecules[: arguments.relax]]
+    if blocks:
+        drawn = round(len(blocks) * sampled.count / max(sampled.decoded, 1))
+        lines += relaxation_lines("samples", blocks, drawn)
     if arguments.relax_qm9:
-        lines += relaxation_lines(
-            "held-out QM9",
-            qm9_blocks(arguments.relax_qm9, arguments.seed),
-            arguments.relax_qm9,
-            arguments.processes,
-        )
-    for line in lines:
-        print(line)
+        lines += relaxation_lines("held-out QM9", qm9_blocks(arguments.relax_qm9, arguments.seed), None)
+    if arguments.children:
+        lines += steering_lines(arguments)
+    print("\n".join(lines))
     if arguments.record:
-        record(arguments, rows, lines)
+        write_section(HEADING, body(arguments, rows, lines))
 
 
-def record(arguments: argparse.Namespace, rows: list[str], lines: list[str]) -> None:
-    """Appends the section to the results file."""
+def body(arguments: argparse.Namespace, rows: list[list[str]], lines: list[str]) -> str:
+    """The section of the results file."""
     command = (
-        f"python benchmarks/molecule_quality.py --samples {arguments.samples} --relax {arguments.relax} "
-        f"--relax-qm9 {arguments.relax_qm9} --precision {arguments.precision} --processes {arguments.processes}"
+        f"python benchmarks/molecule_quality.py --samples {arguments.samples} "
+        f"--samples-by-steps {arguments.samples_by_steps} --relax {arguments.relax} "
+        f"--relax-qm9 {arguments.relax_qm9} --children {arguments.children} "
+        f"--precision {arguments.precision} --record"
     )
-    section = [
-        HEADING,
-        "",
-        f"`{command}`, seeds {arguments.seed} and following, torch {torch.__version__}, one thread, "
-        f"{os.cpu_count()} cores {platform.machine()}, no GPU. Intervals are 95% (Wilson).",
-        "",
-        "| steps | samples | strictly valid | valid (decoded) | samples/s |",
-        "|---|---|---|---|---|",
-        *rows,
-        "",
-        *lines,
-        "",
-    ]
-    with arguments.record.open("a") as stream:
-        stream.write("\n" + "\n".join(section))
+    return "\n".join(
+        [
+            f"`{command}`",
+            "",
+            f"Seeds {arguments.seed} and following, {arguments.precision}, one thread, no GPU; intervals are 95% "
+            f"(Wilson). {describe_machine(1)}.",
+            "",
+            markdown_table(["steps", "samples", "strictly valid", "valid (decoded)", "samples/s"], rows),
+            "",
+            *lines,
+        ]
+    )
 
 
 if __name__ == "__main__":
