@@ -78,6 +78,7 @@ def _watch(worker: int, lifeline: socket.socket, woken: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker, signal.SIGKILL)
     if status is None:
+        os.kill(worker, signal.SIGKILL)  # by itself too: it may not have become the head of a group yet
         _, status = os.waitpid(worker, 0)
     _kill_orphans()
     with contextlib.suppress(OSError):

@@ -180,21 +180,16 @@ class OracleProcess:
         return worker
 
     def _launch(self) -> OracleIdentity:
-        worker = WorkerProcess(self.name, self._environment)
         with self._lock:
-            if not self._closed:
-                self._worker = worker
-        try:
             if self._closed:
                 raise InfrastructureError(f"{self.name} is closed")
+            worker = self._worker = WorkerProcess(self.name, self._environment)
+        try:
             reply = _exchange(worker, self._startup, self._start_limit)
         except (TimeoutError, WorkerDiedError) as error:
             self._drop(worker)
             why = f"was not ready within {self._start_limit:g} s" if isinstance(error, TimeoutError) else error
             raise InfrastructureError(f"the oracle of {self.name} could not be started: {why}") from error
-        except InfrastructureError:
-            self._drop(worker)
-            raise
         if isinstance(reply, StartupFailure):
             self._drop(worker)
             raise reply.as_error()

@@ -17,6 +17,7 @@ import pytest
 from pilotwave.errors import InfrastructureError, InputError, PreflightError
 from pilotwave.execution.oracle_process import OracleProcess
 from pilotwave.execution.receipts import read_receipts, write_receipt
+from pilotwave.execution.worker_process import SINGLE_THREADED, WorkerProcess
 from pilotwave.protocols import QueryContext
 from pilotwave.samples import ArraySample
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
@@ -223,6 +224,16 @@ def test_a_question_to_an_oracle_that_cannot_be_built_fails_and_may_be_tried_aga
     assert (evaluation.status, evaluation.failure.stage) == (Status.FAILED, "start")
     assert evaluation.failure.retryable
     assert (evaluation.cost, evaluation.timings) == (0.0, None)
+
+
+def test_a_worker_is_killed_at_once_however_young_it_is() -> None:
+    for pause in (0.0, 0.02, 0.05, 0.1):
+        worker = WorkerProcess("young", SINGLE_THREADED)
+        time.sleep(pause)
+        worker.kill()
+        # The guard reported how the worker ended, so it did not have to be killed for taking too long.
+        assert worker._wait_status() is not None
+        worker.close()
 
 
 def test_a_source_that_does_not_pickle_is_refused_before_anything_starts() -> None:
