@@ -25,9 +25,13 @@ from pilotwave.campaign import Campaign, CampaignResult
 from pilotwave.config.components import OracleConfig
 from pilotwave.errors import BreakerError, PreflightError, RunDirectoryError
 from pilotwave.execution.job import Progress
+from pilotwave.protocols import Oracle, QueryContext
+from pilotwave.samples import Sample
 from pilotwave.storage import load_checkpoint
-from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracleConfig
-from pilotwave.types import Status
+from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracle, RecordingOracleConfig
+from pilotwave.types import Answer, Status
+
+HANGING_QUERY = "p0000-01"
 
 
 def campaign(oracle: OracleConfig, runtime: dict[str, Any], **fields: Any) -> Campaign:
@@ -131,20 +135,19 @@ class RuntimeContract:
         assert_same_state(final_algorithm_state(runs[0]), final_algorithm_state(runs[1]))
 
     def test_a_hanging_oracle_holds_up_nobody(self, tmp_path: Path) -> None:
-        oracle = FaultyOracleConfig(fault="hang", every=9, time_limit=2.0)
+        recording = self.recording(tmp_path, delay=0.01, time_limit=2.0)
+        oracle = _HangingOnce(**recording.model_dump(exclude={"kind"}))
         runtime = self.runtime(mode="asynchronous", evaluators=2)
         result = campaign(oracle, runtime, queries=16).run(tmp_path / "run")
-        state = state_of(result.run_dir)
-        statuses = [item.status for item in state.settled.values()]
-        assert statuses.count(Status.TIMED_OUT) == state.failed >= 1
-        assert state.spent == 16 == len(statuses)
-        hung = [item for item in state.settled.values() if item.status is Status.TIMED_OUT]
-        others = [item for item in state.settled.values() if item.status is Status.OK]
-        assert all(item.value is None and item.failure is not None for item in hung)
-        first = hung[0].timings
-        assert first is not None
-        # While one evaluator hung, the other one went on.
-        assert any(item.timings and first.started < item.timings.finished < first.finished for item in others)
+        settled = state_of(result.run_dir).settled
+        assert len(settled) == 16
+        hung = settled.pop(HANGING_QUERY)
+        assert (hung.status, hung.value) == (Status.TIMED_OUT, None)
+        assert hung.failure is not None
+        assert hung.timings is not None
+        # While one evaluator hung, the other one answered everything else.
+        assert all(item.status is Status.OK for item in settled.values())
+        assert all(item.timings and item.timings.finished < hung.timings.finished for item in settled.values())
 
     @pytest.mark.parametrize("fault", ["raise", "segfault", "exit 137"])
     def test_retryable_failures_are_tried_again_and_cost_nothing_else(self, tmp_path: Path, fault: Any) -> None:
@@ -183,8 +186,8 @@ class RuntimeContract:
 
     def test_interrupted_and_resumed_it_ends_as_if_never_stopped(self, tmp_path: Path) -> None:
         runtime = self.runtime(mode="synchronous", evaluators=2)
-        whole = campaign(self.recording(_made(tmp_path / "a"), delay=0.01), runtime).run(tmp_path / "whole")
-        oracle = self.recording(_made(tmp_path / "b"), delay=0.01)
+        whole = campaign(self.recording(_made(tmp_path / "a")), runtime).run(tmp_path / "whole")
+        oracle = self.recording(_made(tmp_path / "b"), delay=0.08)
         stopped = self._interrupt_after(5, campaign(oracle, runtime), tmp_path / "run")
         assert not stopped.outcome.finished
         assert state_of(stopped.run_dir).stopped == "interrupted"
@@ -213,7 +216,7 @@ class RuntimeContract:
     def test_an_answer_on_disk_is_adopted_rather_than_paid_for_again(self, tmp_path: Path) -> None:
         from pilotwave.execution.receipts import write_receipt
 
-        oracle = self.recording(tmp_path, delay=0.01)
+        oracle = self.recording(tmp_path, delay=0.08)
         runtime = self.runtime(mode="synchronous", evaluators=1)
         stopped = self._interrupt_after(3, campaign(oracle, runtime), tmp_path / "run")
         state = state_of(stopped.run_dir)
@@ -254,33 +257,34 @@ class RuntimeContract:
 
 
 class _FailingLater(RecordingOracleConfig):
-    """Records, and fails every question."""
+    """Passes its preflight, having none, and then fails every question."""
 
-    def build(self) -> Any:
-        return _Failing(super().build())
+    def build(self) -> Oracle:
+        return _Failing(self)
 
 
-class _Failing:
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.name, self.version, self.unit = inner.name, inner.version, inner.unit
-        self.media, self.deterministic = inner.media, inner.deterministic
-
-    def evaluate(self, sample: Any, context: Any) -> Any:
+class _Failing(RecordingOracle):
+    def evaluate(self, sample: Sample, context: QueryContext) -> Answer:
         raise RuntimeError("out of paper")
 
-    def known_answer(self) -> None:
-        return None
+
+class _HangingOnce(RecordingOracleConfig):
+    """Hangs on one question and answers every other."""
+
+    def build(self) -> Oracle:
+        return _Hanging(self)
+
+
+class _Hanging(RecordingOracle):
+    def evaluate(self, sample: Sample, context: QueryContext) -> Answer:
+        if context.query_id == HANGING_QUERY:
+            time.sleep(3600)
+        return super().evaluate(sample, context)
 
 
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def kill(pid: int) -> None:
-    """Kills one process that the test started, at once."""
-    os.kill(pid, signal.SIGKILL)
 
 
 __all__ = [
@@ -289,6 +293,5 @@ __all__ = [
     "assert_same_state",
     "campaign",
     "final_algorithm_state",
-    "kill",
     "state_of",
 ]
