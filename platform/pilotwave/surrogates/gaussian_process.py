@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pilotwave.surrogates.posterior_mean import ROW_BLOCK, PosteriorMean, rbf_kernel
+from pilotwave.surrogates.posterior_mean import ROW_BLOCK, PointBlock, PosteriorMean, rbf_kernel
 
 ScoreScaling = Literal["raw", "standardised"]
 """What the process models: the scores themselves, or (score - mean) / standard deviation of those known."""
@@ -38,7 +38,7 @@ class GaussianProcess:
         jitter: Added to the diagonal, as a share of the outputscale; ten times more whenever a factor fails.
     """
 
-    _blocks: list[Tensor]
+    _blocks: list[PointBlock]
     _values: Tensor
     _factor: Tensor
     _appended: list[int]
@@ -93,8 +93,9 @@ class GaussianProcess:
             return
         self._values = torch.cat([self._values, values])
         self._appended.append(len(points))
-        self._extend_factor(points)
-        self._keep(points)
+        block = PointBlock.of(points)
+        self._extend_factor(block)
+        self._keep(block)
         self._snapshot = None
 
     def mean(self, points: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class GaussianProcess:
             "scaling": self.scaling,
             "jitter": self._first_jitter,
             "appended": list(self._appended),
-            "points": torch.cat([torch.zeros(0, self.dim), *self._blocks]),
+            "points": torch.cat([torch.zeros(0, self.dim), *(block.points for block in self._blocks)]),
             "values": self._values.clone(),
         }
 
@@ -153,35 +154,35 @@ class GaussianProcess:
         self._jitter = self._first_jitter
         self._snapshot = None
 
-    def _keep(self, points: Tensor) -> None:
+    def _keep(self, fresh: PointBlock) -> None:
         """Keeps points in blocks large enough for fast products, copying no more than a small block."""
-        together = len(points) + (len(self._blocks[-1]) if self._blocks else 0)
+        together = len(fresh) + (len(self._blocks[-1]) if self._blocks else 0)
         if self._blocks and together <= ROW_BLOCK and together * self.dim <= MERGED_NUMBERS:
-            self._blocks[-1] = torch.cat([self._blocks[-1], points])
+            self._blocks[-1] = self._blocks[-1].joined(fresh)
         else:
-            self._blocks.append(points)
+            self._blocks.append(fresh)
 
-    def _extend_factor(self, points: Tensor) -> None:
+    def _extend_factor(self, fresh: PointBlock) -> None:
         """Extends L with the rows of new points: [[L, 0], [V^T, chol(K22 - V^T V)]] with L V = K12."""
         known = len(self._factor)
-        size = known + len(points)
-        cross = [self._kernel(block, points) for block in self._blocks]
-        corner = self._kernel(points, points)
+        size = known + len(fresh)
+        cross = [self._kernel(fresh, block) for block in self._blocks]
+        corner = self._kernel(fresh, fresh)
         corner.diagonal().add_(self._diagonal())
         factor = torch.zeros(size, size, dtype=torch.float64)
         factor[:known, :known] = self._factor
         if known:
-            solved = torch.linalg.solve_triangular(self._factor, torch.cat(cross), upper=False)
+            solved = torch.linalg.solve_triangular(self._factor, torch.cat(cross, dim=1).T, upper=False)
             factor[known:, :known] = solved.T
             corner -= solved.T @ solved
         corner_factor, failed = torch.linalg.cholesky_ex(corner)
         if failed:
-            self._factor = self._factorise_all([*self._blocks, points])
+            self._factor = self._factorise_all([*self._blocks, fresh])
         else:
             factor[known:, known:] = corner_factor
             self._factor = factor
 
-    def _factorise_all(self, blocks: list[Tensor]) -> Tensor:
+    def _factorise_all(self, blocks: list[PointBlock]) -> Tensor:
         """Factorises from scratch with ten times the jitter, as often as it takes."""
         covariance = torch.cat([torch.cat([self._kernel(row, column) for column in blocks], 1) for row in blocks])
         covariance = (covariance + covariance.T) / 2
@@ -193,7 +194,7 @@ class GaussianProcess:
             if not failed:
                 return torch.as_tensor(factor)
 
-    def _kernel(self, left: Tensor, right: Tensor) -> Tensor:
+    def _kernel(self, left: PointBlock, right: PointBlock) -> Tensor:
         return rbf_kernel(left, right, self.lengthscale, self.outputscale)
 
     def _diagonal(self) -> float:

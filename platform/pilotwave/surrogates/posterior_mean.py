@@ -46,9 +46,40 @@ def squared_norms(points: Tensor) -> Tensor:
     return total
 
 
-def rbf_kernel(left: Tensor, right: Tensor, lengthscale: float, outputscale: float) -> Tensor:
-    """Returns the kernel matrix, float64 of shape (n, m), for points (n, dim) and (m, dim)."""
-    squares = squared_norms(left)[:, None] + squared_norms(right) - 2 * inner_products(left, right)
+@dataclass(frozen=True)
+class PointBlock:
+    """Points with their squared lengths, which cost as much to find as a product does.
+
+    Attributes:
+        points: (n, dim), float32 (or float64 for queries).
+        norms: float64 of shape (n,).
+    """
+
+    points: Tensor
+    norms: Tensor
+
+    def __len__(self) -> int:
+        """Returns n."""
+        return len(self.points)
+
+    @classmethod
+    def of(cls, points: Tensor) -> PointBlock:
+        """Measures the lengths of points."""
+        return cls(points, squared_norms(points))
+
+    def rows(self, start: int, end: int) -> PointBlock:
+        """Returns some of the points, sharing memory."""
+        return PointBlock(self.points[start:end], self.norms[start:end])
+
+    def joined(self, other: PointBlock) -> PointBlock:
+        """Returns both blocks as one, in memory of its own."""
+        return PointBlock(torch.cat([self.points, other.points]), torch.cat([self.norms, other.norms]))
+
+
+def rbf_kernel(left: PointBlock, right: PointBlock, lengthscale: float, outputscale: float) -> Tensor:
+    """Returns the kernel matrix, float64 of shape (n, m), for n and m points."""
+    squares = inner_products(left.points, right.points).mul_(-2)
+    squares += left.norms[:, None] + right.norms
     squares = torch.nan_to_num(squares, nan=torch.inf).clamp_(min=0.0)  # nan: float32 products that overflowed
     return outputscale * torch.exp(squares / (-2 * lengthscale**2))
 
@@ -58,14 +89,14 @@ class PosteriorMean:
     """A snapshot of a surrogate: immutable, and no larger than the points it knows.
 
     Attributes:
-        blocks: The points, float32, each block of shape (n_i, dim); together N rows.
+        blocks: The points, float32, in blocks that together have N rows.
         weights: float64 of shape (N,), divided by ``amplitude``.
         amplitude: What the weights and so the mean are multiplied by; keeps huge scores inside float64.
         lengthscale: Of the kernel.
         outputscale: Of the kernel.
     """
 
-    blocks: tuple[Tensor, ...]
+    blocks: tuple[PointBlock, ...]
     weights: Tensor
     amplitude: float
     lengthscale: float
@@ -91,20 +122,21 @@ class PosteriorMean:
         working = torch.float64 if points.shape[1] <= EXACT_DIM else torch.float32
         mean = torch.zeros(len(points), dtype=torch.float64)
         pull = torch.zeros_like(points, dtype=working)
+        queries = PointBlock.of(points)
         for rows, weights in self._row_blocks():
-            shares = rbf_kernel(points, rows, self.lengthscale, self.outputscale) * weights
+            shares = rbf_kernel(queries, rows, self.lengthscale, self.outputscale) * weights
             mean += shares.sum(dim=1)
             if with_gradient:
-                pull.addmm_(shares.to(working), rows.to(working))
+                pull.addmm_(shares.to(working), rows.points.to(working))
         pull -= mean.to(working)[:, None] * points
         scale = self.amplitude / self.lengthscale**2
         return _finite(mean * self.amplitude, points.dtype), _finite(pull * scale, points.dtype)
 
-    def _row_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _row_blocks(self) -> Iterator[tuple[PointBlock, Tensor]]:
         start = 0
         for block in self.blocks:
             for first in range(0, len(block), ROW_BLOCK):
-                rows = block[first : first + ROW_BLOCK]
+                rows = block.rows(first, first + ROW_BLOCK)
                 yield rows, self.weights[start : start + len(rows)]
                 start += len(rows)
 
@@ -114,4 +146,4 @@ def _finite(values: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.nan_to_num(values.to(dtype), nan=0.0)
 
 
-__all__ = ["PosteriorMean", "inner_products", "rbf_kernel", "squared_norms"]
+__all__ = ["PointBlock", "PosteriorMean", "inner_products", "rbf_kernel", "squared_norms"]

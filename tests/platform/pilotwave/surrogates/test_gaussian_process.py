@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotwave.surrogates.gaussian_process import GaussianProcess
-from pilotwave.surrogates.posterior_mean import inner_products, rbf_kernel, squared_norms
+from pilotwave.surrogates.posterior_mean import PointBlock, inner_products, rbf_kernel, squared_norms
 from pilotwave.testing.surrogate_contract import SurrogateContract
 
 
@@ -103,7 +103,7 @@ def test_a_grown_factor_is_the_whole_factor(sizes, seed, noise):
     for part in points.split(sizes):
         process.append(part, part[:, 0])
     factor = process._factor
-    covariance = rbf_kernel(points, points, process.lengthscale, process.outputscale)
+    covariance = rbf_kernel(PointBlock.of(points), PointBlock.of(points), process.lengthscale, process.outputscale)
     covariance.diagonal().add_(noise + process._jitter * process.outputscale)
     torch.testing.assert_close(factor @ factor.T, covariance, rtol=1e-12, atol=1e-12)
     assert torch.equal(factor, factor.tril())
