@@ -45,8 +45,8 @@ class StructureConstraintConfig(ConstraintConfig):
     smallest_linear_ring: int = Field(
         8,
         ge=3,
-        description="Smallest ring that may hold a triple bond or the middle of an allene "
-        "(cyclooctyne can be isolated, cycloheptyne cannot).",
+        description="Smallest ring that may hold a triple bond; the middle of an allene needs one atom more "
+        "(cyclooctyne and cyclonona-1,2-diene can be isolated, smaller ones cannot).",
     )
     largest_ring: int | None = Field(None, ge=3, description="Largest ring allowed, or null for any.")
     fewest_heavy_atoms: int = Field(1, ge=1, description="Fewest atoms besides hydrogen.")
@@ -144,10 +144,9 @@ class StructureConstraint:
         rings = molecule.GetRingInfo()
         for (index,) in molecule.GetSubstructMatches(self._linear_in_ring):
             size = rings.MinAtomRingSize(index)
-            if size < self._config.smallest_linear_ring:
-                triple = any(
-                    bond.GetBondTypeAsDouble() == 3.0 for bond in molecule.GetAtomWithIdx(index).GetBonds()
-                )
+            triple = any(bond.GetBondTypeAsDouble() == 3.0 for bond in molecule.GetAtomWithIdx(index).GetBonds())
+            # The smallest allene that can be isolated, cyclonona-1,2-diene, has one atom more than the alkyne.
+            if size < self._config.smallest_linear_ring + (not triple):
                 return f"{'alkyne' if triple else 'allene'} in a small ring: {size} atoms"
         return None
 

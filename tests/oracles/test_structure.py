@@ -69,6 +69,7 @@ REFUSED = {
     "C1CCC#CC1": "alkyne in a small ring: 6 atoms",
     "C1#CC=CC=C1": "alkyne in a small ring: 6 atoms",
     "C1CCC=C=CC1": "allene in a small ring: 7 atoms",
+    "C1CCCCC=C=C1": "allene in a small ring: 8 atoms",
     "C=C=C=C": "cumulene longer than allene",
     "O=C=C=C=O": "cumulene longer than allene",
     "C1CC2=CCC1C2": "bridgehead double bond in a small bicycle",

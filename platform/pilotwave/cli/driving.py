@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pilotwave.cli.live import LiveProgress
 from pilotwave.execution.job import Interrupt, Observer, Outcome, TimeShares
-from pilotwave.report.ranking import best
+from pilotwave.report.ranking import best, failures
 from pilotwave.report.recorded_run import RecordedRun
 from pilotwave.report.results import existing_results
 from pilotwave.report.tables import best_table
@@ -78,6 +78,8 @@ def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
         f"{state.infeasible} candidates were infeasible and cost nothing",
         highlight=False,
     )
+    for why in failures(run)[:5]:
+        console.print(f"  {why.count:>4} {why.status}  {why.stage}: {why.message}", highlight=False, soft_wrap=True)
     console.print(_where(result.run_dir), highlight=False, soft_wrap=True)
     if result.outcome.tracking:
         console.print(f"  tracking        {result.outcome.tracking}", highlight=False, soft_wrap=True)

@@ -15,7 +15,8 @@ from pilotwave.report.ranking import FailureCount, Ranked
 
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _LABEL_TITLES = {"molecule": "SMILES"}
-_SHORT_TITLES = {"synthetic_accessibility": "SA score"}
+_SEEN_IN_THE_LABEL = {"heavy_atoms", "largest_ring"}
+_SHORT_TITLES = {"ring_strain": "ring\nstrain", "synthetic_accessibility": "SA\nscore"}
 
 
 def best_table(
@@ -31,9 +32,10 @@ def best_table(
     """
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     heading = oracle.rpartition(":")[2].replace("_", " ")
+    heading = f"{heading}\n({pretty_unit(unit)})" if unit else heading
     table.add_column("#", justify="right")
     table.add_column(_label_title(ranked), overflow="fold", style="cyan", min_width=12)
-    table.add_column(f"{heading} ({pretty_unit(unit)})" if unit else heading, justify="right", style="bold")
+    table.add_column(heading, justify="right", style="bold", min_width=max(map(len, heading.splitlines())))
     with_validity = any(item.strictly_valid is not None for item in ranked)
     if with_validity:
         table.add_column("validity")
@@ -64,8 +66,12 @@ def failure_table(failures: Sequence[FailureCount]) -> Table:
 
 
 def constraint_names(ranked: Sequence[Ranked], limit: int = 4) -> list[str]:
-    """Returns the names of what constraints measured, in order of first appearance, a few at most."""
-    return list(dict.fromkeys(name for item in ranked for name in item.constraints))[:limit]
+    """Returns the names of what constraints measured, in order of first appearance, a few at most.
+
+    What the label shows already (the size of a molecule and of its rings) is left out.
+    """
+    measured = dict.fromkeys(name for item in ranked for name in item.constraints)
+    return [name for name in measured if name not in _SEEN_IN_THE_LABEL][:limit]
 
 
 def pretty_unit(unit: str) -> str:
