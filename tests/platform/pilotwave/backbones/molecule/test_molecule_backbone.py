@@ -60,16 +60,16 @@ class TestMoleculeBackbone(BackboneContract):
 
 def test_the_shipped_weights_are_small_and_say_how_far_they_came(weights: Weights) -> None:
     assert BUILTIN_WEIGHTS.stat().st_size < 15_000_000
-    assert weights.progress["seen"] >= 1_000_000
+    assert weights.progress["seen"] >= 2_500_000
     assert weights.progress["strict_validity"] > 0.7
     assert weights.progress["decoded_validity"] > 0.95
 
 
 def test_the_shipped_weights_keep_the_quality_they_are_shipped_for() -> None:
-    """192 draws at 50 steps; the bounds leave three standard errors below the figures of the model card."""
+    """192 draws at 50 steps; the bounds are three standard errors below the figures of RESULTS.md."""
     sampled = quality.sample_molecules(build(), range(192))
-    assert sampled.decoded / sampled.count >= 0.95, Counter(sampled.reasons)
-    assert sampled.strict / sampled.count >= 0.70
+    assert sampled.decoded / sampled.count >= 0.975, Counter(sampled.reasons)
+    assert sampled.strict / sampled.count >= 0.82
     smiles = [molecule.smiles for molecule in sampled.molecules]
     assert quality.uniqueness(smiles) > 0.9
     for molecule in sampled.molecules:
