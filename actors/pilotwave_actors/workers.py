@@ -65,18 +65,8 @@ class RayWorkers:
         identities = [actor.start.remote() for actor in self._pool]
         facts = _get(self._generator.facts.remote(), "the generator")
         oracles = [_get(identity, f"evaluator {number}") for number, identity in enumerate(identities)]
-        oracle = oracles[0]
         self._idle.extend(range(self.evaluators))
-        return WorkerFacts(
-            latent_shape=facts.latent_shape,
-            steps=facts.steps,
-            media=facts.media,
-            backbone=facts.fingerprint,
-            oracle=oracle.name,
-            oracle_version=oracle.version,
-            unit=oracle.unit,
-            deterministic=oracle.deterministic,
-        )
+        return WorkerFacts.of(facts, oracles[0])
 
     def preflight(self) -> None:
         """Asks the first evaluator the known question."""

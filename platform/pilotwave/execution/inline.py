@@ -81,17 +81,7 @@ class InlineWorkers:
             identities = [future.result() for future in starting]
         for host in self._hosts:
             self._idle.put(host)
-        oracle, backbone = identities[0], self._backbone
-        return WorkerFacts(
-            latent_shape=tuple(backbone.latent_shape),
-            steps=backbone.steps,
-            media=backbone.media,
-            backbone=backbone.fingerprint,
-            oracle=oracle.name,
-            oracle_version=oracle.version,
-            unit=oracle.unit,
-            deterministic=oracle.deterministic,
-        )
+        return WorkerFacts.of(self._backbone, identities[0])
 
     def preflight(self) -> None:
         """Asks the first evaluator the known question."""

@@ -10,8 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pilotwave.execution.question import OracleIdentity
 from pilotwave.samples import Sample
 from pilotwave.types import Candidate, Evaluation, Proposal
+
+
+class ModelFacts(Protocol):
+    """What the loop must know of a model; a backbone has it, and so has what a remote one says of itself."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one latent."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        ...
+
+    @property
+    def media(self) -> str:
+        """Of its samples."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights, sampler and steps."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +62,20 @@ class WorkerFacts:
     oracle_version: str
     unit: str
     deterministic: bool
+
+    @classmethod
+    def of(cls, model: ModelFacts, oracle: OracleIdentity) -> WorkerFacts:
+        """Puts together what the model and the oracle say of themselves."""
+        return cls(
+            latent_shape=tuple(model.latent_shape),
+            steps=model.steps,
+            media=model.media,
+            backbone=model.fingerprint,
+            oracle=oracle.name,
+            oracle_version=oracle.version,
+            unit=oracle.unit,
+            deterministic=oracle.deterministic,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +196,7 @@ __all__ = [
     "GenerationFailed",
     "GenerationRequest",
     "GenerationResult",
+    "ModelFacts",
     "WorkerEvent",
     "WorkerFacts",
     "Workers",

@@ -156,9 +156,13 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(ledger: Ledger) -> None
     ledger.append(EventKind.RESERVED, {"query_id": "a", "attempt": 1})
     pages = ledger._connection.execute("PRAGMA page_count").fetchone()[0]
     ledger._connection.execute(f"PRAGMA max_page_count = {pages}")  # what sqlite meets when the disk is full
-    with pytest.raises(StorageError, match=r"full.*pilotwave resume"):
+
+    def write_until_it_fails() -> None:
         for i in range(1000):
             ledger.append(EventKind.RESERVED, {"query_id": f"b{i}" * 50, "attempt": 1})
+
+    with pytest.raises(StorageError, match=r"full.*pilotwave resume"):
+        write_until_it_fails()
     kept = len(list(ledger.events()))
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     ledger.append(EventKind.RESERVED, {"query_id": "c", "attempt": 1})

@@ -140,7 +140,8 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, expected: s
 
 def test_the_identity_is_of_the_questions_not_of_the_place(tmp_path: Path) -> None:
     base = load(tmp_path, MINIMAL).identity()
-    assert load(tmp_path, MINIMAL, "budget.queries=80", "runtime.evaluators=7", "oracle.time_limit=9").identity() == base
+    elsewhere = ("budget.queries=80", "runtime.evaluators=7", "oracle.time_limit=9")
+    assert load(tmp_path, MINIMAL, *elsewhere).identity() == base
     for change in ("seed=1", "budget.batch_size=2", "runtime.mode=synchronous", "objective.direction=minimize"):
         assert load(tmp_path, MINIMAL, change).identity() != base
 
