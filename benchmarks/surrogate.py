@@ -262,7 +262,7 @@ def main() -> None:
             describe_machine(options.threads),
             "Posterior mean and gradient of a batch:",
             markdown_table(["", "pilotwave", "gpytorch, looped autograd", "ratio"], comparison_rows(runs)),
-            "gpytorch's peak grows with every query of its loop (why was not looked into): it depends on the batch.",
+            "gpytorch's peak grows with each query of its loop (why was not looked into): it depends on the batch.",
             f"The gradients differ by {difference} of their norm (both float32 latents).",
             f"Adding {options.batch} answers at N = {options.known:,} (linear algebra: kernel at d = {SMALL_DIM}):",
             markdown_table(["CPU seconds", "append", "fit anew", "ratio"], append_rows(runs["append"])),
