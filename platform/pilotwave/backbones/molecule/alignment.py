@@ -49,10 +49,11 @@ def best_orthogonal(covariance: Tensor, *, reflections: bool) -> Tensor:
     With covariance = Aᵀ B for row vectors A and B, Q minimises |A Q - B|².
 
     Args:
-        covariance: shape (batch, 3, 3).
+        covariance: shape (batch, 3, 3); where it is not finite, the answer is the identity.
         reflections: False gives the best matrices of determinant +1.
     """
-    left, _, right = torch.linalg.svd(covariance)
+    usable = covariance.isfinite().all(-1).all(-1)[..., None, None]
+    left, _, right = torch.linalg.svd(torch.where(usable, covariance, torch.eye(3).to(covariance)))
     if not reflections:
         # Flipping the axis of the smallest singular value costs least.
         signs = torch.ones(covariance.shape[:-1], dtype=covariance.dtype, device=covariance.device)

@@ -10,6 +10,7 @@ May import torch, the modules beside it, and :mod:`pilotwave.training`.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time as clock
 from collections.abc import Callable
@@ -127,9 +128,13 @@ def _train_in_processes(config: MoleculeTrainingConfig, progress: Callable[[Trai
             process.start()
         try:
             return _train_rank(config, 0, meeting_point, progress)
+        except BaseException:
+            for process in others:  # they wait for this process's gradients, and would complain at length
+                process.kill()
+            raise
         finally:
             for process in others:
-                process.join(timeout=10)
+                process.join(timeout=60)
                 process.kill()
 
 
@@ -139,6 +144,8 @@ def _train_rank(
     meeting_point: str,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> bool:
+    if rank > 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides when all end
     distributed.init_process_group(
         "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=config.processes
     )

@@ -85,3 +85,13 @@ def test_flat_and_linear_molecules_align() -> None:
         flat[..., rank:3] = 0
         moved = turned(flat, random_orthogonal(BATCH, generator))
         torch.testing.assert_close(align_latents(moved, flat, atoms), flat, atol=1e-5, rtol=0)
+
+
+def test_a_diverged_latent_disturbs_no_other() -> None:
+    generator, atoms = draw(6)
+    moving, fixed = latents(generator, atoms), latents(generator, atoms)
+    expected = align_latents(moving, fixed, atoms)
+    fixed[0] = torch.inf
+    aligned = align_latents(moving, fixed, atoms)
+    torch.testing.assert_close(aligned[0], moving[0])
+    torch.testing.assert_close(aligned[1:], expected[1:])
