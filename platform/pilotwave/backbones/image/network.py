@@ -48,6 +48,10 @@ class ImageNetworkConfig(BaseModel):
         for width in self.channels:
             if width % self.norm_groups or width < 1:
                 raise ValueError(f"every width must be a multiple of norm_groups ({self.norm_groups}), got {width}")
+        if self.channels[-1] % self.head_width:
+            raise ValueError(
+                f"the last width must be a multiple of head_width ({self.head_width}), got {self.channels[-1]}"
+            )
         return self
 
 

@@ -132,7 +132,8 @@ def test_training_lowers_the_loss_on_pictures_it_never_saw(tmp_path: Path, data:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"learning_rate": 1e-4}, {"seed": 1}, {"network": {"channels": (8, 8), "norm_groups": 8}}]
+    "changes",
+    [{"learning_rate": 1e-4}, {"seed": 1}, {"network": {"channels": (8, 8), "norm_groups": 8, "head_width": 8}}],
 )
 def test_another_runs_folder_is_refused(tmp_path: Path, data: Path, changes: dict[str, object]) -> None:
     train_silently(tiny(tmp_path, data, images=8))
@@ -183,6 +184,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: flo
         {"learning_rate": -1},
         {"precision": "int4"},
         {"network": {"channels": (10, 20)}},
+        {"network": {"channels": (16, 16), "head_width": 32}},
         {"network": {"channels": (16,)}},
     ],
 )
