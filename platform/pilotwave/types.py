@@ -41,7 +41,7 @@ class Draw:
     """One sample that is to be drawn: its name and the seed of all its randomness.
 
     Attributes:
-        query_id: Unique within a campaign, e.g. ``"p0003-07"``; a redraw of a slot adds ``".1"``, ``".2"``.
+        query_id: Unique within a campaign, e.g. ``"p0003-07"``; a redraw adds ``".1"``, ``".2"``.
         seed: Of this sample alone, 0 <= seed < 2**63; the batch it runs in does not matter.
     """
 

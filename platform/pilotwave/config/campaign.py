@@ -87,8 +87,8 @@ class Generation(Section):
         8,
         ge=0,
         le=1000,
-        description="How often a slot of a batch is drawn again while its candidate is invalid, breaks a "
-        "constraint or repeats a known answer.",
+        description="How often more candidates are drawn in place of those that are invalid, break a "
+        "constraint or repeat a known answer.",
     )
 
 

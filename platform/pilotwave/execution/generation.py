@@ -1,7 +1,7 @@
 """From a proposal to candidates that an oracle may be asked about; runs next to the model.
 
-A slot whose candidate cannot be decoded, breaks a constraint or repeats a known answer is drawn again from a
-fresh seed. Everything that was drawn is returned, so that it can be counted. May import
+In place of a candidate that cannot be decoded, breaks a constraint or repeats a known answer others are drawn
+from fresh seeds. Everything that was judged is returned, so that it can be counted. May import
 :mod:`pilotwave.protocols`, :mod:`pilotwave.types` and :mod:`pilotwave.execution.workers`.
 """
 
@@ -21,7 +21,7 @@ from pilotwave.types import Candidate, Draw
 def generate_candidates(
     backbone: Backbone, constraints: Sequence[Constraint], request: GenerationRequest
 ) -> GenerationResult:
-    """Runs a proposal's plan until each slot has a feasible candidate or the redraws are used up.
+    """Runs a proposal's plan until it has enough feasible candidates or the redraws are used up.
 
     Deterministic: the same request gives the same result.
     """
@@ -29,31 +29,28 @@ def generate_candidates(
     proposal = request.proposal
     known = set(request.known)
     drawn: list[Candidate] = []
-    feasible: dict[int, str] = {}
+    feasible: list[str] = []
     passes = 0
     for attempt in range(request.redraws + 1):
-        slots = [slot for slot in range(proposal.count) if slot not in feasible]
-        if not slots:
+        wanted = proposal.count - len(feasible)
+        if not wanted:
             break
-        draws = [Draw.of(request.campaign_seed, proposal.number, slot, attempt) for slot in slots]
+        # Redraws come in twos: where many fail, more draws at once cost less than more rounds of the plan.
+        width = min(proposal.count, wanted if attempt == 0 else 2 * wanted)
+        draws = [Draw.of(request.campaign_seed, proposal.number, slot, attempt) for slot in range(width)]
         batch = proposal.plan.generate(backbone, draws)
         passes = max(passes, batch.passes)
         samples = backbone.decode(batch.latents, batch.conditions)
-        for i, (slot, draw, sample) in enumerate(zip(slots, draws, samples, strict=True)):
-            candidate = _judge(
-                draw,
-                proposal.number,
-                (batch.noise_sequence[:, i], batch.latents[i], batch.conditions[i]),
-                sample,
-                constraints,
-                known,
-            )
+        for i, (draw, sample) in enumerate(zip(draws, samples, strict=True)):
+            if len(feasible) == proposal.count:
+                break  # what was drawn beyond a full batch is dropped unseen
+            tensors = (batch.noise_sequence[:, i], batch.latents[i], batch.conditions[i])
+            candidate = _judge(draw, proposal.number, tensors, sample, constraints, known)
             drawn.append(candidate)
             if candidate.infeasible is None and candidate.sample is not None:
-                feasible[slot] = candidate.query_id
+                feasible.append(candidate.query_id)
                 known.add(candidate.sample.identity())
-    ordered = tuple(feasible[slot] for slot in sorted(feasible))
-    return GenerationResult(proposal.number, tuple(drawn), ordered, passes, started, time.time())
+    return GenerationResult(proposal.number, tuple(drawn), tuple(feasible), passes, started, time.time())
 
 
 def _judge(

@@ -85,7 +85,7 @@ class GenerationRequest:
     Attributes:
         proposal: With its plan.
         campaign_seed: Seeds the draws.
-        redraws: How often a slot is drawn again while it is infeasible.
+        redraws: How often more are drawn while feasible candidates are missing.
         known: Identities of samples that need not be asked about again.
     """
 
@@ -101,8 +101,8 @@ class GenerationResult:
 
     Attributes:
         proposal: Its number.
-        candidates: All that were drawn.
-        feasible: The query ids that an oracle may be asked about, in slot order.
+        candidates: All that were judged.
+        feasible: The query ids that an oracle may be asked about, in the order they were drawn.
         passes: Sampler runs per sample in the plan.
         started: Seconds since the epoch.
         finished: Likewise.
