@@ -42,8 +42,9 @@ types: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/surrogate.py --write
-	$(BIN)/python benchmarks/molecule_quality.py --write
-	$(BIN)/python benchmarks/image_quality.py --write
+	$(BIN)/python benchmarks/molecule_quality.py --record
+	$(BIN)/python benchmarks/image_quality.py --record
+	$(BIN)/python benchmarks/demo.py --write
 
 clean:  ## Remove the virtual environment and caches; runs are kept.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

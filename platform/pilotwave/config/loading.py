@@ -204,6 +204,7 @@ def _near_key(location: KeyPath) -> str:
         section = "constraint" if location[0] == "constraints" else str(location[0])
         for choice in registry.available(section) if section in GROUPS else ():
             known.update(choice.model_fields)
+    known.pop(str(location[-1]), None)  # another kind of the same section may have this very key
     return registry.suggestion(str(location[-1]), known)
 
 
