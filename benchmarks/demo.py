@@ -81,8 +81,8 @@ def main() -> None:
         }
     body = (
         f"`python benchmarks/demo.py --seeds {options.seeds} --write`: examples/polarizability.yaml on Ray, "
-        f"160 queries in batches of 16, seeds 0 to {options.seeds - 1}; mean (lowest-highest). Polarizabilities in bohr^3, "
-        "GFN2-xTB at the relaxed geometry; every answer belongs to another molecule, in both columns.\n\n"
+        f"160 queries in batches of 16, seeds 0 to {options.seeds - 1}; mean (lowest-highest). Polarizabilities "
+        "in bohr^3, GFN2-xTB at the relaxed geometry; no molecule is asked about twice, in both columns.\n\n"
         f"{describe_machine(threads=2)}\n\n{table(results)}"
     )
     print(body)

@@ -111,8 +111,9 @@ class Ledger:
     Use :meth:`create` or :meth:`open`; close it, or use it as a context manager.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, writes: bool = True) -> None:
         self._connection = connection
+        self._writes = writes
         self.path = path
 
     @classmethod
@@ -140,7 +141,7 @@ class Ledger:
                         connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
                 rows = {**meta, "format": str(FORMAT)}
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-            connection.close()
+            cls(connection, unfinished).close()
             unfinished.replace(path)
             return cls(_connect(path, read_only=False), path)
 
@@ -155,7 +156,7 @@ class Ledger:
         if not path.exists():
             raise RunDirectoryError(f"{path}: no ledger here; give the directory of a run, e.g. runs/demo")
         with _storage_errors(path):
-            ledger = cls(_connect(path, read_only=read_only), path)
+            ledger = cls(_connect(path, read_only=read_only), path, writes=not read_only)
             found = ledger.meta().get("format")
         if found != str(FORMAT):
             raise RunDirectoryError(f"{path}: expected ledger format {FORMAT}, got {found}; use a newer pilotwave")
@@ -170,7 +171,12 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; a writer leaves one plain file that also opens from a read-only place."""
+        if self._writes:
+            # Refused while somebody reads: then the next writer tidies up.
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA busy_timeout = 500")
+                self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.close()
 
     def meta(self) -> dict[str, str]:

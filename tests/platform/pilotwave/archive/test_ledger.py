@@ -137,6 +137,18 @@ def test_a_reader_sees_what_a_writer_has_just_written(ledger: Ledger) -> None:
             reader.append(EventKind.ASKED, {})
 
 
+def test_a_closed_ledger_is_one_plain_file_that_opens_from_a_read_only_place(ledger: Ledger) -> None:
+    ledger.append(EventKind.ASKED, {"proposal": 0, "count": 4})
+    assert ledger.path.with_name("ledger.sqlite-wal").exists()
+    ledger.close()
+    assert [path.name for path in ledger.path.parent.iterdir()] == ["ledger.sqlite"]
+    immutable = sqlite3.connect(f"{ledger.path.as_uri()}?mode=ro&immutable=1", uri=True)
+    assert immutable.execute("SELECT count(*) FROM events").fetchone() == (1,)
+    with Ledger.open(ledger.path) as again:
+        again.append(EventKind.ASKED, {"proposal": 1, "count": 4})
+        assert len(list(again.events())) == 2
+
+
 def test_missing_foreign_and_future_ledgers_are_refused(tmp_path: Path, ledger: Ledger) -> None:
     with pytest.raises(RunDirectoryError, match="no ledger here"):
         Ledger.open(tmp_path / "other.sqlite")
