@@ -13,6 +13,7 @@ from pilotwave.config.components import BackboneConfig, ConstraintConfig
 
 if TYPE_CHECKING:
     from pilotwave.execution.workers import GenerationRequest, GenerationResult
+    from pilotwave.protocols import Backbone, Constraint
 
 
 @dataclass(frozen=True)
@@ -28,28 +29,39 @@ class BackboneFacts:
 class Generator:
     """The model's host; made an actor by :mod:`pilotwave_actors.workers`.
 
-    Building is done on construction, so that a restarted actor is ready again without being told.
+    The model is built at the first call: a restarted actor is ready again without being told, and what is
+    wrong with a checkpoint comes back as the caller's error (a failing constructor would be retried for ever).
     """
 
     def __init__(
         self, config: BackboneConfig, constraints: tuple[ConstraintConfig, ...], device: str, threads: int
     ) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._backbone = config.build(device)
-        self._constraints = [constraint.build() for constraint in constraints]
+        self._config = config
+        self._constraint_configs = constraints
+        self._device = device
+        self._threads = threads
+        self._built: tuple[Backbone, list[Constraint]] | None = None
 
     def facts(self) -> BackboneFacts:
-        """Returns what the optimizer must know."""
-        backbone = self._backbone
+        """Builds the model and returns what the optimizer must know."""
+        backbone, _ = self._build()
         return BackboneFacts(tuple(backbone.latent_shape), backbone.steps, backbone.media, backbone.fingerprint)
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """Makes a proposal's candidates."""
         from pilotwave.execution.generation import generate_candidates
 
-        return generate_candidates(self._backbone, self._constraints, request)
+        backbone, constraints = self._build()
+        return generate_candidates(backbone, constraints, request)
+
+    def _build(self) -> tuple[Backbone, list[Constraint]]:
+        if self._built is None:
+            import torch
+
+            torch.set_num_threads(self._threads)
+            backbone = self._config.build(self._device)
+            self._built = backbone, [constraint.build() for constraint in self._constraint_configs]
+        return self._built
 
 
 __all__ = ["BackboneFacts", "Generator"]

@@ -144,22 +144,7 @@ def _get(reference: Any, what: str) -> Any:
             raise error.cause from None
         raise InfrastructureError(f"{what} could not be started: {_cause(error)}") from error
     except RayActorError as error:
-        cause = getattr(error, "cause", None) or error
-        pilotwave_error = _find_pilotwave_error(error)
-        if pilotwave_error is not None:
-            raise pilotwave_error from None
-        raise InfrastructureError(f"{what} died while it was starting: {_first_line(cause)}") from error
-
-
-def _find_pilotwave_error(error: BaseException | None) -> PilotwaveError | None:
-    """Looks for an error of ours in what Ray wrapped around it (an actor's failed constructor)."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, PilotwaveError):
-            return error
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+        raise InfrastructureError(f"{what} died while it was starting: {_first_line(error)}") from error
 
 
 def _cause(error: RayTaskError) -> str:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from pilotwave.config.components import OracleConfig
+from pilotwave.config.components import OracleConfig, path_in_campaign
 from pilotwave.errors import InputError
 from pilotwave.execution.callable_oracle import ALL_MEDIA, CallableOracle
 from pilotwave.protocols import KnownAnswer, Oracle
@@ -92,8 +92,7 @@ class PythonOracleConfig(OracleConfig):
             raise ValueError(f"expected 'package.module:name' or 'path/to/file.py:name', got {function!r}")
         if not place.endswith(".py"):
             return function
-        base_dir = (info.context or {}).get("base_dir") or Path.cwd()
-        path = (Path(base_dir) / Path(place).expanduser()).resolve()
+        path = path_in_campaign(place, info)
         if not path.is_file():
             raise ValueError(f"expected a Python file, found none at {path}")
         return f"{path}:{name}"

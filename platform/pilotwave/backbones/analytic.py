@@ -17,14 +17,14 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from pilotwave.backbones.mixture import LowRankMixture
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
 from pilotwave.backbones.samplers.ddim import cosine_alphas_cumprod, ddim_schedule
 from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
-from pilotwave.config.components import BackboneConfig
+from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import InputError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import ArraySample, ImageSample, Invalid, Sample
@@ -161,6 +161,11 @@ class AnalyticBackboneConfig(BackboneConfig):
     seed: int = Field(0, ge=0, lt=2**63, description="Of the synthetic clusters and of the fit.")
     decode: Decode = Field("array", description="What a latent becomes: an array, or an image if its shape fits.")
     conditional: bool = Field(False, description="Whether each sample is conditioned on its component.")
+
+    @field_validator("data")
+    @classmethod
+    def _absolute(cls, data: Path | None, info: ValidationInfo) -> Path | None:
+        return None if data is None else path_in_campaign(data, info)
 
     @property
     def media(self) -> str:  # type: ignore[override]  # here it depends on what the user chose

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
 from pilotwave.errors import MissingDependencyError
 
@@ -29,6 +29,17 @@ GROUPS: dict[str, str] = {
     "tracking": "pilotwave.trackers",
 }
 """From the word in a campaign file to the entry-point group that fills it."""
+
+
+def path_in_campaign(place: str | Path, info: ValidationInfo) -> Path:
+    """Makes a path absolute: a relative one in a campaign file starts at the file's folder.
+
+    Args:
+        place: What the file says; ``~`` is expanded.
+        info: A validator's; the loader passes the folder as the context ``{"base_dir": Path}``.
+    """
+    base_dir = (info.context or {}).get("base_dir") or Path.cwd()
+    return (Path(base_dir) / Path(place).expanduser()).resolve()
 
 
 class ComponentConfig(BaseModel):
@@ -203,4 +214,5 @@ __all__ = [
     "OracleConfig",
     "RuntimeConfig",
     "TrackingConfig",
+    "path_in_campaign",
 ]

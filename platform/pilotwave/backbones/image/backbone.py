@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from torch import Tensor
 
 from pilotwave.backbones.image.dataset import CLASS_NAMES
@@ -20,7 +20,7 @@ from pilotwave.backbones.image.network import LATENT_SHAPE, ImageNetwork, ImageN
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
 from pilotwave.backbones.samplers.ddim import ddim, ddim_schedule
 from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule
-from pilotwave.config.components import BackboneConfig
+from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import CheckpointError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import ImageSample, Invalid, Sample
@@ -74,10 +74,15 @@ class ImageBackboneConfig(BackboneConfig):
             weights[class_index(name)] += 1.0
         return weights
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _absolute(cls, checkpoint: str, info: ValidationInfo) -> str:
+        return checkpoint if checkpoint == "builtin" else str(path_in_campaign(checkpoint, info))
+
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model; see :meth:`BackboneConfig.build`."""
         self.check_dependencies()
-        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint).expanduser()
+        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint)
         return ImageBackbone(self, read_weights(path, model=MODEL), device)
 
 

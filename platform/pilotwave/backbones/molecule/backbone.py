@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from pilotwave.backbones.molecule.alignment import align_latents
@@ -29,7 +29,7 @@ from pilotwave.backbones.molecule.representation import CHANNELS, FEWEST_ATOMS, 
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
 from pilotwave.backbones.samplers.euler_ancestral import euler_ancestral, karras_sigmas
 from pilotwave.backbones.samplers.schedule import SamplerStep
-from pilotwave.config.components import BackboneConfig
+from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import CheckpointError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import Invalid, MoleculeSample, Sample
@@ -73,10 +73,15 @@ class MoleculeBackboneConfig(BackboneConfig):
         default="float32", description="Of the network's products; bfloat16 is faster where the CPU or GPU has it."
     )
 
+    @field_validator("checkpoint")
+    @classmethod
+    def _absolute(cls, checkpoint: str, info: ValidationInfo) -> str:
+        return checkpoint if checkpoint == "builtin" else str(path_in_campaign(checkpoint, info))
+
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model; see :meth:`BackboneConfig.build`."""
         self.check_dependencies()
-        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint).expanduser()
+        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint)
         weights = read_weights(path, model=MODEL)
         network, atom_counts = build_network(weights)
         if self.atoms is not None:

@@ -232,3 +232,14 @@ def test_no_text_whatever_it_is_gives_a_traceback(text: str) -> None:
     with one_line_or_nothing():
         fields, lines = parse_yaml(text, "campaign.yaml")
         check_campaign(fields, lines=lines)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("molecule", "checkpoint"), ("image", "checkpoint"), ("analytic", "data")]
+)
+def test_a_relative_path_starts_at_the_campaign_file(tmp_path: Path, section: str, key: str) -> None:
+    folder = tmp_path / "campaigns"
+    folder.mkdir()
+    text = MINIMAL.replace("{kind: analytic}", f"{{kind: {section}, {key}: models/mine.bin}}")
+    config = load(folder, text)
+    assert str(getattr(config.backbone, key)) == str(folder / "models" / "mine.bin")
