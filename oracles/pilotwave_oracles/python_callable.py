@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
@@ -117,6 +118,9 @@ class PythonOracleConfig(OracleConfig):
         )
 
 
+_IMPORTING = threading.RLock()
+
+
 def _import_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
@@ -134,8 +138,11 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Imports a file under a name of its own, with its folder importable for its neighbours."""
     name = f"pilotwave_user_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    with _IMPORTING:  # evaluators in threads build their oracles at the same time
+        return sys.modules[name] if name in sys.modules else _import_anew(name, path)
+
+
+def _import_anew(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(f"expected a Python file, found none at {path}")

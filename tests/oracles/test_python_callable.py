@@ -1,6 +1,7 @@
 """Functions named in a campaign file: found, imported, asked; and each way of getting it wrong."""
 
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,12 @@ def test_a_known_molecule_is_asked_as_a_molecule() -> None:
     known = config.build().known_answer()
     assert known is not None
     assert (known.sample.media, known.value) == ("molecule", 1.0)
+
+
+def test_evaluators_in_threads_may_build_the_same_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "slow_to_import.py"
+    path.write_text("import time\ntime.sleep(0.2)\n\ndef judge(sample):\n    return 1.0\n")
+    config = PythonOracleConfig(kind="python", function=f"{path}:judge")
+    with ThreadPoolExecutor(4) as pool:
+        oracles = [future.result() for future in [pool.submit(config.build) for _ in range(4)]]
+    assert {oracle.name for oracle in oracles} == {"python:judge"}

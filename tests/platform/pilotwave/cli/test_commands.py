@@ -208,13 +208,14 @@ def start(campaign: Path, *options: str, limit: int | None = None) -> subprocess
     )
 
 
-def wait_for_answers(run_dir: Path, count: int) -> None:
+def wait_for_answers(process: subprocess.Popen[str], run_dir: Path, count: int) -> None:
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         if (run_dir / "ledger.sqlite").exists() and state_of(run_dir).answered >= count:
             return
         time.sleep(0.02)
-    raise AssertionError(f"no {count} answers in two minutes")
+    process.kill()
+    raise AssertionError(f"no {count} answers: {process.communicate()[1]}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -222,7 +223,7 @@ def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(  # type: ignore[no-untyp
     campaign: Path, say, number: signal.Signals
 ) -> None:
     process = start(campaign, "--set", "budget.queries=400", "--run-dir", "here")
-    wait_for_answers(campaign.parent / "here", 5)
+    wait_for_answers(process, campaign.parent / "here", 5)
     os.killpg(process.pid, number)  # as a terminal does: everybody in the foreground gets it
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
@@ -235,7 +236,7 @@ def test_ctrl_c_saves_and_exits_130_and_resume_goes_on(  # type: ignore[no-untyp
 def test_a_second_ctrl_c_quits_at_once(campaign: Path) -> None:
     (campaign.parent / "judge.py").write_text(JUDGE.replace("0.01", "60 if sample.array.sum() > 0 else 0.01"))
     process = start(campaign, "--run-dir", "here")
-    wait_for_answers(campaign.parent / "here", 1)
+    wait_for_answers(process, campaign.parent / "here", 1)
     process.send_signal(signal.SIGINT)
     time.sleep(1.0)
     assert process.poll() is None  # answers in flight still have their grace
