@@ -67,7 +67,11 @@ class Objective(Section):
 class Budget(Section):
     """How much may be asked. Never overspent, by even one query."""
 
-    queries: int = Field(ge=1, le=10_000_000, description="How often the oracle may be asked.")
+    queries: int = Field(
+        ge=1,
+        le=10_000_000,
+        description="How many candidates the oracle may be asked about; a repeated attempt at one is not counted.",
+    )
     batch_size: int = Field(16, ge=1, le=100_000, description="How many candidates are proposed at once.")
 
     @model_validator(mode="after")
