@@ -177,7 +177,7 @@ def _explain(error: ValidationError, source: str, lines: Mapping[KeyPath, int]) 
         got = repr(first["input"])
         message = f"{message}, got {got if len(got) <= 60 else got[:57] + '...'}"
     more = f" (and {len(others)} more)" if others else ""
-    return f"{_where(source, location, lines)}: {message}{more}"
+    return _one_line(f"{_where(source, location, lines)}: {message}{more}")  # a key may hold a line break
 
 
 def _is_tag(part: str | int, location: Sequence[str | int]) -> bool:

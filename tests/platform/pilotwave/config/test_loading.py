@@ -210,6 +210,7 @@ KINDS = st.sampled_from(
 sections = json_values | st.fixed_dictionaries({"kind": KINDS | json_values}, optional={"media": json_values})
 
 
+@example(changes={"name": None, "\n": None})
 @given(changes=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), sections, max_size=4))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_campaign_whatever_it_says_gives_a_traceback(changes: dict[str, Any]) -> None:
