@@ -212,7 +212,7 @@ sections = json_values | st.fixed_dictionaries({"kind": KINDS | json_values}, op
 
 @example(changes={"name": None, "\n": None})
 @given(changes=st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), sections, max_size=4))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_campaign_whatever_it_says_gives_a_traceback(changes: dict[str, Any]) -> None:
     fields = {**yaml.safe_load(MINIMAL), **changes}
     with one_line_or_nothing():
@@ -228,7 +228,7 @@ def test_no_campaign_whatever_it_says_gives_a_traceback(changes: dict[str, Any])
 @example("a: 2001-99-99")
 @example("a: " + "[" * 3000)
 @example("1: 2\n1.0: 3\n")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_no_text_whatever_it_is_gives_a_traceback(text: str) -> None:
     with one_line_or_nothing():
         fields, lines = parse_yaml(text, "campaign.yaml")
