@@ -115,15 +115,15 @@ class RayRuntime:
         try:
             while True:
                 ended, _ = ray.wait([running], timeout=0.25)
-                if ended:
-                    result: Outcome | PilotwaveError = ray.get(running)
-                    return result
                 if interrupt.is_set() and not told:
                     told = True
                     optimizer.interrupt.remote()
                 progress: Progress | None = ray.get(optimizer.progress.remote())
                 if progress is not None:
-                    observe(progress)
+                    observe(progress)  # also the last one, so that the count that is shown is whole
+                if ended:
+                    result: Outcome | PilotwaveError = ray.get(running)
+                    return result
         except RayActorError:
             return None
         finally:
