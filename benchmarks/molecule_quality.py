@@ -136,12 +136,12 @@ def validity_by_steps(arguments: argparse.Namespace) -> tuple[list[list[str]], q
 
 def diversity_lines(sampled: quality.SampledMolecules) -> list[str]:
     """Uniqueness and novelty."""
-    from pilotwave.backbones.molecule import dataset
+    from pilotwave.backbones.molecule import dataset, qm9
 
     smiles = [molecule.smiles for molecule in sampled.molecules]
     lines = [f"- distinct molecules among {len(smiles)} valid ones: {100 * quality.uniqueness(smiles):.1f}%"]
     try:
-        training, held_out = (set(part.smiles.tolist()) for part in dataset.split(dataset.load()))
+        training, held_out = (set(part.smiles.tolist()) for part in dataset.split(qm9.load()))
     except MissingDependencyError:
         return [*lines, "- novelty: not measured, the training data is not installed"]
     unseen, novel = quality.novelty(smiles, training), quality.novelty(smiles, training | held_out)
@@ -171,9 +171,9 @@ def qm9_blocks(count: int, seed: int) -> list[str]:
     """Held-out QM9 molecules through the same encoder and decoder: the ceiling of the relaxation measure."""
     from rdkit import Chem
 
-    from pilotwave.backbones.molecule import dataset, decoding
+    from pilotwave.backbones.molecule import dataset, decoding, qm9
 
-    _, held_out = dataset.split(dataset.load())
+    _, held_out = dataset.split(qm9.load())
     blocks = []
     for row in np.random.default_rng(seed).choice(len(held_out), count, replace=False):
         atoms = int(held_out.atoms[row])

@@ -22,7 +22,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDetermineBonds
 
-from pilotwave.backbones.molecule.dataset import RawMolecule, raw_molecules
+from pilotwave.backbones.molecule.qm9 import RawMolecule, raw_molecules
 from pilotwave.errors import OracleFailure
 from pilotwave.samples import MoleculeSample
 from pilotwave_oracles.engine import open_engine

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 TRAINERS = {
     "molecule": ("pilotwave.backbones.molecule.training", "MoleculeTrainingConfig"),
+    "druglike": ("pilotwave.backbones.molecule.training", "DruglikeTrainingConfig"),
     "image": ("pilotwave.backbones.image.training", "ImageTrainingConfig"),
+    "judge": ("pilotwave.backbones.image.judge_training", "JudgeTrainingConfig"),
 }
 
 

@@ -1,10 +1,11 @@
-"""The built-in molecule model as a backbone: united atoms, sampled by Euler ancestral steps with eta = 1.
+"""The built-in molecule models as backbones: united atoms, sampled with explicit noise.
 
-A latent has nine slots of 3 + 10 channels: a position in units of 1.2 Å, and a scaled one-hot of the class (an
-element with its hydrogens), see `representation`. The number of heavy atoms is a *condition*: it is drawn per
-sample from the sizes of QM9 by the sample's own seed, and stays what it is under guidance. Slots beyond it are
-padding: their noise is zero, the denoiser ignores whatever an optimiser writes there, and they are zero in a
-finished latent. The same holds for a molecule's centre of mass, so latents and noise are kept centred.
+A latent has a slot per heavy atom: three channels are its position in units of 1.2 Å, the others a scaled one-hot
+of its class (an element with its hydrogens), see `representation`. The number of heavy atoms is a *condition*: it
+is drawn per sample from the sizes of the training data by the sample's own seed, and stays what it is under
+guidance. Slots beyond it are padding: their noise is zero, the denoiser ignores whatever an optimiser writes there,
+and they are zero in a finished latent. The same holds for a molecule's centre of mass, so latents and noise are
+kept centred.
 
 May import torch, the modules beside it, the samplers and :mod:`pilotwave.training.weights`; RDKit is imported
 when a latent is decoded.
@@ -15,22 +16,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
 from pilotwave.backbones.molecule.alignment import align_latents
 from pilotwave.backbones.molecule.decoding import DecodedMolecule, decode_latent
 from pilotwave.backbones.molecule.network import MoleculeNetwork, NetworkConfig
 from pilotwave.backbones.molecule.preconditioning import centre_and_mask
-from pilotwave.backbones.molecule.representation import CHANNELS, FEWEST_ATOMS, SLOTS
+from pilotwave.backbones.molecule.representation import DRUGLIKE, FEWEST_ATOMS, QM9, Chemistry
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
-from pilotwave.backbones.samplers.euler_ancestral import euler_ancestral, karras_sigmas
-from pilotwave.backbones.samplers.schedule import SamplerStep
+from pilotwave.backbones.samplers.dpm_solver_sde import dpm_solver_sde_schedule
+from pilotwave.backbones.samplers.euler_ancestral import euler_ancestral_schedule, karras_sigmas
+from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
-from pilotwave.errors import CheckpointError
+from pilotwave.errors import CheckpointError, InputError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import Invalid, MoleculeSample, Sample
 from pilotwave.training.weights import Weights, read_weights
@@ -40,33 +42,39 @@ if TYPE_CHECKING:
     from pilotwave.protocols import Backbone
 
 MODEL = "molecule"
-BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / "molecule.safetensors"
-SIGMA_MAX, SIGMA_MIN, RHO = 8.0, 0.015, 3.0
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+SIGMA_MIN = 0.015
+SCHEDULES = {"dpm-solver-sde": (dpm_solver_sde_schedule, 7.0), "euler-ancestral": (euler_ancestral_schedule, 3.0)}
+"""Each sampler with the rho of its noise levels at which it was measured to be best."""
 _CHUNK = 16
 """Molecules that go through the network together, padded to exactly this many: a product of another shape may
 round otherwise, and a sample must not depend on the batch it was drawn in."""
 
 Precision = Literal["float32", "bfloat16"]
+Sampler = Literal["dpm-solver-sde", "euler-ancestral"]
 
 
-class MoleculeBackboneConfig(BackboneConfig):
-    """``backbone: {kind: molecule}`` of a campaign file."""
+class UnitedAtomBackboneConfig(BackboneConfig):
+    """What all molecule models are told; a subclass names one of them."""
 
     packages: ClassVar[tuple[str, ...]] = ("rdkit",)
     extra: ClassVar[str | None] = "molecules"
-    summary: ClassVar[str] = "small molecules in 3D, up to 9 heavy atoms of C, N, O, F (QM9); built in"
     media: ClassVar[str] = "molecule"
+    chemistry: ClassVar[Chemistry]
+    """Of the built-in weights."""
 
-    kind: Literal["molecule"]
     checkpoint: str = Field(
         default="builtin",
-        description="builtin, or the path of a .safetensors file from `pilotwave train molecule`.",
+        description="builtin, or the path of a .safetensors file from `pilotwave train` of this kind.",
     )
     steps: int = Field(default=50, ge=1, le=1000, description="Sampler steps K; each is a pass of the network.")
+    sampler: Sampler = Field(
+        default="dpm-solver-sde",
+        description="Second order, good from 20 steps on; or Euler ancestral, first order.",
+    )
     atoms: int | None = Field(
         default=None,
         ge=FEWEST_ATOMS,
-        le=SLOTS,
         description="Heavy atoms of every molecule; drawn from the sizes of the training data if left out.",
     )
     precision: Precision = Field(
@@ -78,23 +86,52 @@ class MoleculeBackboneConfig(BackboneConfig):
     def _absolute(cls, checkpoint: str, info: ValidationInfo) -> str:
         return checkpoint if checkpoint == "builtin" else str(path_in_campaign(checkpoint, info))
 
+    @model_validator(mode="after")
+    def _atoms_fit(self) -> Self:
+        most = self.chemistry.slots
+        if self.checkpoint == "builtin" and self.atoms is not None and self.atoms > most:
+            raise ValueError(f"expected at most {most} atoms of the built-in model, got {self.atoms}")
+        return self
+
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model; see :meth:`BackboneConfig.build`."""
         self.check_dependencies()
-        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint)
-        weights = read_weights(path, model=MODEL)
+        path = builtin_weights(self.kind) if self.checkpoint == "builtin" else Path(self.checkpoint)
+        weights = read_weights(path, model=self.kind)
         network, atom_counts = build_network(weights)
         if self.atoms is not None:
-            atom_counts = tuple(float(count == self.atoms) for count in range(SLOTS + 1))
+            if self.atoms >= len(atom_counts):
+                raise InputError(f"backbone.atoms: expected at most {len(atom_counts) - 1}, got {self.atoms}")
+            atom_counts = tuple(float(count == self.atoms) for count in range(len(atom_counts)))
         choice = "" if self.atoms is None else f"-n{self.atoms}"
         return MoleculeBackbone(
             network,
             atom_counts,
+            name=self.kind,
             steps=self.steps,
+            sampler=self.sampler,
             precision=self.precision,
             device=device,
-            fingerprint=f"molecule-{weights.fingerprint}-ancestral-k{self.steps}-{self.precision}{choice}",
+            fingerprint=f"{self.kind}-{weights.fingerprint}-{self.sampler}-k{self.steps}-{self.precision}{choice}",
         )
+
+
+class MoleculeBackboneConfig(UnitedAtomBackboneConfig):
+    """``backbone: {kind: molecule}`` of a campaign file."""
+
+    summary: ClassVar[str] = "small molecules in 3D, up to 9 heavy atoms of C, N, O, F (QM9); built in"
+    chemistry: ClassVar[Chemistry] = QM9
+
+    kind: Literal["molecule"]
+
+
+class DruglikeBackboneConfig(UnitedAtomBackboneConfig):
+    """``backbone: {kind: druglike}`` of a campaign file."""
+
+    summary: ClassVar[str] = "drug-like molecules in 3D, up to 27 heavy atoms, also S and Cl (MOSES); built in"
+    chemistry: ClassVar[Chemistry] = DRUGLIKE
+
+    kind: Literal["druglike"]
 
 
 class MoleculeBackbone:
@@ -104,9 +141,11 @@ class MoleculeBackbone:
         network: Trained.
         atom_counts: Relative frequency of each number of heavy atoms; index = atoms, length slots + 1.
         steps: Sampler steps K.
+        sampler: Which steps.
         precision: Of the network's products.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         fingerprint: Names weights and settings.
+        name: Of the kind of model.
     """
 
     def __init__(
@@ -115,16 +154,19 @@ class MoleculeBackbone:
         atom_counts: Sequence[float],
         *,
         steps: int = 50,
+        sampler: Sampler = "dpm-solver-sde",
         precision: Precision = "float32",
         device: str = "auto",
         fingerprint: str = "molecule-unsaved",
+        name: str = MODEL,
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.name = MODEL
+        self.name = name
         self.fingerprint = fingerprint
         self.steps = steps
-        self.latent_shape: tuple[int, ...] = (SLOTS, CHANNELS)
+        self.chemistry = network.config.chemistry
+        self.latent_shape: tuple[int, ...] = (self.chemistry.slots, self.chemistry.channels)
         self.condition_size = 1
         self.media = "molecule"
         self.device = device
@@ -132,7 +174,8 @@ class MoleculeBackbone:
         self.atom_counts = tuple(atom_counts)
         self._network = network.to(device).eval()
         self._precision = precision
-        self._sigmas = karras_sigmas(steps, SIGMA_MIN, SIGMA_MAX, RHO)
+        schedule, rho = SCHEDULES[sampler]
+        self._schedule = schedule(karras_sigmas(steps, SIGMA_MIN, network.config.largest_noise, rho))
 
     def draw_noise(self, draws: Sequence[Draw]) -> Tensor:
         """Draws noise of shape (steps + 1, batch, slots, channels), each sample from its own seed.
@@ -140,7 +183,7 @@ class MoleculeBackbone:
         It is zero in the padding of each sample and its positions are centred: the model uses nothing else.
         """
         noise = draw_noise_sequence(draws, self.steps, self.latent_shape)
-        present = _present(self._atoms(self.draw_conditions(draws), len(draws)))
+        present = self._present(self._atoms(self.draw_conditions(draws), len(draws)))
         return torch.stack([centre_and_mask(step, present) for step in noise])
 
     def draw_conditions(self, draws: Sequence[Draw]) -> Tensor:
@@ -169,15 +212,16 @@ class MoleculeBackbone:
             return torch.cat([self._denoise(*part, step.noise_level) for part in parts])
 
         noise = noise_sequence.to(self.device, torch.float32)
-        finished = euler_ancestral(denoise, noise, self._sigmas, hook)
-        return centre_and_mask(finished, _present(atoms)).cpu()
+        finished = run_sampler(denoise, noise, self._schedule, hook)
+        return centre_and_mask(finished, self._present(atoms)).cpu()
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
         """Decodes latents of shape (batch, slots, channels) to molecules with hydrogens, or says why not."""
         atoms = self._atoms(conditions, len(latents)).tolist()
         arrays = latents.detach().cpu().numpy()
         decoded = [
-            decode_latent(array, count, self.length_unit) for array, count in zip(arrays, atoms, strict=True)
+            decode_latent(array, count, self.length_unit, self.chemistry)
+            for array, count in zip(arrays, atoms, strict=True)
         ]
         return [to_sample(molecule) for molecule in decoded]
 
@@ -191,7 +235,7 @@ class MoleculeBackbone:
         missing = _CHUNK - len(noisy)
         if missing:
             noisy = torch.cat([noisy, noisy.new_zeros(missing, *self.latent_shape)])
-            atoms = torch.cat([atoms, atoms.new_full((missing,), SLOTS)])
+            atoms = torch.cat([atoms, atoms.new_full((missing,), self.chemistry.slots)])
         levels = torch.full((_CHUNK,), sigma, device=noisy.device)
         reduced = torch.autocast(torch.device(self.device).type, torch.bfloat16)
         with reduced if self._precision == "bfloat16" else contextlib.nullcontext():
@@ -202,9 +246,13 @@ class MoleculeBackbone:
         """Returns the checked numbers of atoms, shape (batch,)."""
         if conditions.shape != (batch, 1):
             raise ValueError(f"expected conditions of shape ({batch}, 1), got {tuple(conditions.shape)}")
-        if batch and not (int(conditions.min()) >= FEWEST_ATOMS and int(conditions.max()) <= SLOTS):
-            raise ValueError(f"expected {FEWEST_ATOMS} to {SLOTS} heavy atoms, got {conditions.flatten().tolist()}")
+        most = self.chemistry.slots
+        if batch and not (int(conditions.min()) >= FEWEST_ATOMS and int(conditions.max()) <= most):
+            raise ValueError(f"expected {FEWEST_ATOMS} to {most} heavy atoms, got {conditions.flatten().tolist()}")
         return conditions[:, 0].long()
+
+    def _present(self, atoms: Tensor) -> Tensor:
+        return torch.arange(self.chemistry.slots, device=atoms.device) < atoms[:, None]
 
 
 def to_sample(decoded: DecodedMolecule) -> Sample | Invalid:
@@ -237,13 +285,24 @@ def build_network(weights: Weights) -> tuple[MoleculeNetwork, tuple[float, ...]]
         raise CheckpointError(
             f"the weights do not fit the molecule network ({reason}); train them again"
         ) from error
-    if len(atom_counts) != SLOTS + 1:
-        raise CheckpointError(f"expected frequencies of 0 to {SLOTS} atoms, got {len(atom_counts)} of them")
+    slots = network.config.slots
+    if len(atom_counts) != slots + 1:
+        raise CheckpointError(f"expected frequencies of 0 to {slots} atoms, got {len(atom_counts)} of them")
     return network.eval().requires_grad_(False), atom_counts
 
 
-def _present(atoms: Tensor) -> Tensor:
-    return torch.arange(SLOTS, device=atoms.device) < atoms[:, None]
+def builtin_weights(model: str) -> Path:
+    """Returns where the shipped weights of a molecule model lie."""
+    return WEIGHTS_FOLDER / f"{model}.safetensors"
 
 
-__all__ = ["BUILTIN_WEIGHTS", "MODEL", "MoleculeBackbone", "MoleculeBackboneConfig", "build_network", "to_sample"]
+__all__ = [
+    "MODEL",
+    "DruglikeBackboneConfig",
+    "MoleculeBackbone",
+    "MoleculeBackboneConfig",
+    "UnitedAtomBackboneConfig",
+    "build_network",
+    "builtin_weights",
+    "to_sample",
+]

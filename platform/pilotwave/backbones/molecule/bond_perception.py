@@ -53,6 +53,20 @@ BOND_LENGTHS: dict[str, dict[int, tuple[tuple[float, float], tuple[float, float]
         1: ((1.430, 0.040), (1.405, 0.033), (1.405, 0.033)),
         2: ((1.210, 0.040), (1.210, 0.040), (1.210, 0.040)),
     },
+    "CS": {
+        1: ((1.822, 0.030), (1.728, 0.032), (1.772, 0.040)),
+        2: ((1.650, 0.030), (1.660, 0.030), (1.670, 0.030)),
+    },
+    "CCl": {1: ((1.790, 0.030), (1.724, 0.030), (1.724, 0.030))},
+    "NS": {
+        1: ((1.680, 0.030), (1.686, 0.030), (1.660, 0.040)),
+        2: ((1.550, 0.030), (1.550, 0.030), (1.550, 0.030)),
+    },
+    "OS": {
+        1: ((1.640, 0.030), (1.634, 0.030), (1.634, 0.030)),
+        2: ((1.490, 0.030), (1.449, 0.030), (1.449, 0.030)),
+    },
+    "SS": {1: ((2.050, 0.030), (2.050, 0.030), (2.050, 0.030))},
     "OO": {1: ((1.450, 0.050), (1.450, 0.050), (1.450, 0.050))},
 }
 
@@ -61,6 +75,8 @@ BOND_LENGTHS: dict[str, dict[int, tuple[tuple[float, float], tuple[float, float]
 BOND_THRESHOLDS: dict[str, float] = {
     "CC": 1.72, "CN": 1.74, "CO": 1.72, "CF": 1.70, "NN": 1.72, "NO": 1.75,
     "OO": 1.75, "FN": 1.70, "FO": 1.70, "FF": 1.70,
+    "CS": 2.04, "NS": 2.04, "OS": 2.00, "SS": 2.30, "FS": 1.90,
+    "CCl": 2.05, "ClN": 2.00, "ClO": 2.00, "ClF": 2.00, "ClS": 2.30, "ClCl": 2.30,
 }  # fmt: skip
 
 
@@ -84,6 +100,16 @@ class PerceivedBonds:
 def pair_key(first: str, second: str) -> str:
     """Names an element pair independently of its order: `CN` for nitrogen and carbon."""
     return first + second if first <= second else second + first
+
+
+def valence_of(element: str, neighbours: int) -> int:
+    """Returns the valence of an atom with so many heavy neighbours.
+
+    Sulphur with two neighbours has two bonds or a thione's double one; every further neighbour is an oxygen or
+    nitrogen that oxidises it: three make a sulphoxide (4), four a sulphone or sulphonamide (6).
+    """
+    valences = VALENCE[element]
+    return valences[min(max(neighbours - 2, 0), len(valences) - 1)]
 
 
 def connect(elements: Sequence[str], positions: NDArray[np.floating]) -> list[tuple[int, int, float]]:
@@ -153,11 +179,11 @@ class _BondOrderSearch:
         self.hydrogens = hydrogens
         self.penalty = hydrogen_penalty
         self.most_hydrogens = [MOST_HYDROGENS[element] for element in elements]
-        self.room = [VALENCE[element] for element in elements]
         self.open_edges = [0] * len(elements)
         for first, second, _ in edges:
             self.open_edges[first] += 1
             self.open_edges[second] += 1
+        self.room = [valence_of(element, count) for element, count in zip(elements, self.open_edges, strict=True)]
         self.neighbours = _neighbours(len(elements), edges)
         self.costs = [self._costs(elements, *edge) for edge in edges]
         # The search is led by the best surroundings each order could have; what they are is known at its end.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pilotwave.backbones.molecule import bond_perception
 from pilotwave.backbones.molecule.bond_perception import PerceivedBonds
-from pilotwave.backbones.molecule.representation import CLASSES, POSITION_CHANNELS
+from pilotwave.backbones.molecule.representation import POSITION_CHANNELS, Chemistry
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -54,7 +54,7 @@ class DecodedMolecule:
 
 
 def decode_latent(
-    latent: NDArray[np.floating], atoms: int, length_unit: float, repair: bool = True
+    latent: NDArray[np.floating], atoms: int, length_unit: float, chemistry: Chemistry, repair: bool = True
 ) -> DecodedMolecule:
     """Decodes one finished latent.
 
@@ -62,21 +62,22 @@ def decode_latent(
         latent: shape (slots, channels), in the model's units.
         atoms: how many leading slots hold atoms.
         length_unit: Å per unit of position.
+        chemistry: what the class channels mean.
         repair: whether hydrogen counts may be changed where the sampled ones admit no molecule.
     """
     values = np.asarray(latent, dtype=np.float64)[:atoms]
     if not np.isfinite(values).all():
         return DecodedMolecule(None, reason="the latent holds values that are not finite")
     classes = values[:, POSITION_CHANNELS:].argmax(axis=1)
-    return decode_united_atoms(values[:, :POSITION_CHANNELS] * length_unit, classes.tolist(), repair)
+    return decode_united_atoms(values[:, :POSITION_CHANNELS] * length_unit, classes.tolist(), chemistry, repair)
 
 
 def decode_united_atoms(
-    positions: NDArray[np.floating], classes: Sequence[int], repair: bool = True
+    positions: NDArray[np.floating], classes: Sequence[int], chemistry: Chemistry, repair: bool = True
 ) -> DecodedMolecule:
     """Decodes positions (Å, shape (atoms, 3)) and class indices into a molecule."""
-    elements = [CLASSES[index].element for index in classes]
-    hydrogens = [CLASSES[index].hydrogens for index in classes]
+    elements = [chemistry.classes[index].element for index in classes]
+    hydrogens = [chemistry.classes[index].hydrogens for index in classes]
     edges = bond_perception.connect(elements, positions)
     if not bond_perception.is_connected(len(elements), edges):
         return DecodedMolecule(None, reason="more than one fragment")

@@ -21,16 +21,24 @@ from torch.nn import functional
 from pilotwave.backbones.molecule import preconditioning
 from pilotwave.backbones.molecule.representation import (
     BOND_LABEL_COUNT,
-    CLASS_COUNT,
     POSITION_CHANNELS,
-    SLOTS,
+    QM9,
+    Chemistry,
+    UnitedAtom,
 )
 
 
 class NetworkConfig(BaseModel):
-    """Shape of the denoiser and units of its latents; stored in the header of the weights."""
+    """Shape of the denoiser, its chemistry and units; stored in the header of the weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    slots: int = Field(default=QM9.slots, ge=2, le=128, description="Most heavy atoms of a molecule.")
+    classes: tuple[str, ...] = Field(
+        default=tuple(str(atom) for atom in QM9.classes),
+        min_length=1,
+        description="United atoms in the order of the latent's class channels: element and hydrogens, as in C3.",
+    )
 
     width: int = Field(default=192, ge=8, le=4096, description="Size of a token; a multiple of the heads.")
     layers: int = Field(default=6, ge=1, le=64, description="Transformer layers.")
@@ -40,6 +48,12 @@ class NetworkConfig(BaseModel):
     radial_functions: int = Field(default=24, ge=2, le=512, description="Gaussians that describe a distance.")
     length_unit: float = Field(default=1.2, gt=0, le=10, description="Å per unit of position.")
     class_scale: float = Field(default=0.2, gt=0, le=10, description="Length of a clean class vector.")
+    position_spread: float = Field(
+        default=1.0, gt=0, le=100, description="Standard deviation of the data's positions, in length units."
+    )
+    largest_noise: float = Field(
+        default=8.0, gt=0, le=1000, description="Noise level at which sampling begins, in length units."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -47,7 +61,15 @@ class NetworkConfig(BaseModel):
             raise ValueError(f"expected width to be a multiple of heads = {self.heads}, got {self.width}")
         if self.pair_blocks > self.layers:
             raise ValueError(f"expected at most layers = {self.layers} pair blocks, got {self.pair_blocks}")
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("expected distinct classes")
+        self.chemistry  # noqa: B018 - an unknown class is refused here
         return self
+
+    @property
+    def chemistry(self) -> Chemistry:
+        """Which molecules the network can say."""
+        return Chemistry(self.slots, tuple(UnitedAtom.parse(name) for name in self.classes))
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,9 @@ class Layer(nn.Module):
             bias: added to the attention logits, shape (batch, heads or 1, slots, slots).
             condition: shifts, scales and gates from the noise level, shape (batch, 6, width).
         """
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (condition + self.modulation)[:, :, None].unbind(1)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (
+            (condition + self.modulation).to(tokens.dtype)[:, :, None].unbind(1)
+        )
         batch, slots, width = tokens.shape
         normed = functional.layer_norm(tokens, (width,)) * (1 + scale_1) + shift_1
         query, key, value = (
@@ -133,19 +157,28 @@ class PairBlock(nn.Module):
         Returns:
             New tokens, pairs, positions, and an attention bias of shape (batch, heads, slots, slots).
         """
-        difference = positions[:, :, None] - positions[:, None]
-        distance = (difference.square().sum(-1, keepdim=True) + 1e-6).sqrt()
-        radial = torch.exp(-self.sharpness * (distance - self.centres).square())
+        distance = pair_distances(positions)
+        radial = torch.exp(-self.sharpness * (distance[..., None] - self.centres).square())
         first, second = self.from_token(functional.layer_norm(tokens, tokens.shape[-1:])).chunk(2, dim=-1)
         pairs = pairs + self.from_distance(radial) + first[:, :, None] + second[:, None]
         normed = functional.layer_norm(pairs, pairs.shape[-1:])
         pairs = pairs + self.contract(functional.silu(self.expand(normed)))
         normed = functional.layer_norm(pairs, pairs.shape[-1:])
         bias, gate, weight = self.read(normed).split([self.read.out_features - 2, 1, 1], dim=-1)
-        gathered = (normed * torch.sigmoid(gate) * pair_present).sum(dim=2)
+        # sums over partners are matrix products: a tensor of all pairs is not written once more for each
+        gate = (torch.sigmoid(gate) * pair_present).to(normed.dtype)
+        gathered = (gate.transpose(2, 3) @ normed)[:, :, 0]
         tokens = tokens + self.message(gathered) / 3.0
-        move = (difference / (distance + 1.0) * weight.float() * pair_present).sum(dim=2)
+        pull = (weight.float() * pair_present)[..., 0] / (distance + 1.0)
+        with torch.autocast(positions.device.type, enabled=False):
+            move = pull.sum(2, keepdim=True) * positions - pull @ positions
         return tokens, pairs, positions + step * move, bias.permute(0, 3, 1, 2)
+
+
+def pair_distances(positions: Tensor) -> Tensor:
+    """Returns all distances, shape (batch, slots, slots); differentiable everywhere."""
+    difference = positions[:, :, None] - positions[:, None]
+    return (difference.square().sum(-1) + 1e-6).sqrt()
 
 
 class MoleculeNetwork(nn.Module):
@@ -157,16 +190,16 @@ class MoleculeNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.embed = nn.Linear(POSITION_CHANNELS + CLASS_COUNT, width)
-        self.slot = nn.Parameter(torch.randn(SLOTS, width) * 0.02)
-        self.size = nn.Embedding(SLOTS + 1, width)
-        self.pair_slot = nn.Parameter(torch.randn(SLOTS, SLOTS, config.pair_width) * 0.02)
+        self.embed = nn.Linear(POSITION_CHANNELS + len(config.classes), width)
+        self.slot = nn.Parameter(torch.randn(config.slots, width) * 0.02)
+        self.size = nn.Embedding(config.slots + 1, width)
+        self.pair_slot = nn.Parameter(torch.randn(config.slots, config.slots, config.pair_width) * 0.02)
         self.noise = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.modulate = nn.Linear(width, 6 * width)
         self.layers = nn.ModuleList(Layer(width, config.heads) for _ in range(config.layers))
         self.pair_blocks = nn.ModuleList(PairBlock(config) for _ in range(config.pair_blocks))
         self.position_head = nn.Linear(width, POSITION_CHANNELS)
-        self.class_head = nn.Linear(width, CLASS_COUNT)
+        self.class_head = nn.Linear(width, len(config.classes))
         self.bond_head = nn.Linear(config.pair_width, BOND_LABEL_COUNT)
         self.register_buffer("frequencies", torch.exp(torch.linspace(-1.5, 3.0, 32)), persistent=False)
         self._initialise()
@@ -190,19 +223,22 @@ class MoleculeNetwork(nn.Module):
         """Denoises.
 
         Args:
-            noisy: latents, shape (batch, slots, channels); padding and centre of mass are ignored.
+            noisy: latents, shape (batch, slots, channels); padding and centre of mass are ignored. The trailing
+                slots may be left out where no molecule of the batch needs them.
             sigma: noise level, shape (batch,).
             atoms: number of atoms, shape (batch,), integers.
         """
-        present = torch.arange(SLOTS, device=noisy.device) < atoms[:, None]
+        slots = noisy.shape[1]
+        present = torch.arange(slots, device=noisy.device) < atoms[:, None]
         noisy = preconditioning.centre_and_mask(noisy, present)
         level = sigma[:, None, None]
-        skip, step, scale = preconditioning.position_scales(level)
+        skip, step, scale = preconditioning.position_scales(level, self.config.position_spread)
         noisy_positions, noisy_classes = noisy[..., :POSITION_CHANNELS], noisy[..., POSITION_CHANNELS:]
         class_scale = preconditioning.class_input_scale(level, self.config.class_scale)
         inputs = torch.cat([noisy_positions * scale, noisy_classes * class_scale], dim=-1)
         embedded = self._embed_noise(sigma)
-        tokens = self.embed(inputs) + self.slot + (self.size(atoms) + embedded)[:, None]
+        tokens = self.embed(inputs)  # its type, bfloat16 under autocast, is that of all tokens and pairs
+        tokens = tokens + (self.slot[:slots] + (self.size(atoms) + embedded)[:, None]).to(tokens.dtype)
         condition = self.modulate(embedded).view(len(sigma), 6, -1)
         tokens, pairs, positions = self._trunk(tokens, noisy_positions * skip, step, condition, present)
         positions = positions + step * self.position_head(tokens).float()
@@ -222,9 +258,10 @@ class MoleculeNetwork(nn.Module):
         self, tokens: Tensor, positions: Tensor, step: Tensor, condition: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Runs layers and pair blocks; returns tokens, pair features and the moved positions."""
+        slots = present.shape[1]
         pair_present = (present[:, :, None] & present[:, None])[..., None].float()
         absent = torch.zeros(present.shape, device=tokens.device).masked_fill(~present, -1e4)[:, None, None]
-        pairs = self.pair_slot.expand(len(tokens), -1, -1, -1)
+        pairs = self.pair_slot[:slots, :slots].to(tokens.dtype).expand(len(tokens), -1, -1, -1)
         before = {
             round(index * len(self.layers) / len(self.pair_blocks)): index for index in range(len(self.pair_blocks))
         }
@@ -240,6 +277,6 @@ class MoleculeNetwork(nn.Module):
     def denoise(self, noisy: Tensor, sigma: Tensor, atoms: Tensor) -> Tensor:
         """Returns the posterior-mean latent, shape (batch, slots, channels): what a sampler steps towards."""
         prediction = self(noisy, sigma, atoms)
-        present = (torch.arange(SLOTS, device=noisy.device) < atoms[:, None])[..., None]
+        present = (torch.arange(noisy.shape[1], device=noisy.device) < atoms[:, None])[..., None]
         classes = prediction.class_logits.softmax(dim=-1) * self.config.class_scale * present
         return torch.cat([prediction.positions, classes], dim=-1)

@@ -1,6 +1,6 @@
 """EDM preconditioning for united-atom latents (Karras et al., "Elucidating the design space", 2022).
 
-Positions are in units in which their spread is one, so the data's sigma is 1. Class channels carry a scaled
+The data's sigma is the spread of the positions, in the model's length unit. Class channels carry a scaled
 one-hot under the same noise: the Gaussian likelihood of a noisy class vector is known exactly, so the network
 only supplies logits to add to it, and the denoised class vector is a probability vector times the scale.
 
@@ -14,13 +14,11 @@ from torch import Tensor
 
 from pilotwave.backbones.molecule.representation import POSITION_CHANNELS
 
-POSITION_SIGMA = 1.0
 
-
-def position_scales(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (skip, output, input) scales for a noise level, each in the shape of `sigma`."""
-    total = sigma**2 + POSITION_SIGMA**2
-    return POSITION_SIGMA**2 / total, sigma * POSITION_SIGMA / total.sqrt(), 1.0 / total.sqrt()
+def position_scales(sigma: Tensor, spread: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (skip, output, input) scales for noise levels and a spread of the data, each shaped as `sigma`."""
+    total = sigma**2 + spread**2
+    return spread**2 / total, sigma * spread / total.sqrt(), 1.0 / total.sqrt()
 
 
 def class_input_scale(sigma: Tensor, class_scale: float) -> Tensor:
@@ -41,9 +39,9 @@ def class_log_likelihood(noisy_classes: Tensor, sigma: Tensor, class_scale: floa
     return noisy_classes * class_scale / sigma**2
 
 
-def loss_weight(sigma: Tensor) -> Tensor:
+def loss_weight(sigma: Tensor, spread: float) -> Tensor:
     """EDM's weight for squared position errors: one over the squared output scale."""
-    return (sigma**2 + POSITION_SIGMA**2) / (sigma * POSITION_SIGMA) ** 2
+    return (sigma**2 + spread**2) / (sigma * spread) ** 2
 
 
 def centre_and_mask(latents: Tensor, present: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
-"""What a molecule is to the diffusion model: at most nine heavy atoms, each a position and a class.
+"""What a molecule is to the diffusion model: a list of united atoms, each a position and a class.
 
 A *united atom* is a heavy atom together with the hydrogens attached to it. Its class names the element and
-the number of hydrogens; ten classes cover 99.5% of QM9. A molecule's latent is a fixed-shape tensor:
+the number of hydrogens. A :class:`Chemistry` says how many united atoms there may be and of which classes; two
+are built in: :data:`QM9` (nine atoms; its ten classes cover 99.5% of the data set) and :data:`DRUGLIKE` (27
+atoms, with sulphur and chlorine). A molecule's latent is a fixed-shape tensor:
 
     latent[slot, 0:3]   position of the united atom, in units of `length_unit` (Å), centred on the molecule
-    latent[slot, 3:13]  one-hot of its class, times `class_scale`
+    latent[slot, 3:]    one-hot of its class, times `class_scale`
 
 Slots hold the heavy atoms in the order in which RDKit writes the canonical SMILES (without stereo marks), so
 neighbours in the list are mostly neighbours in the molecule. Slots at and after the molecule's atom count are
@@ -16,6 +18,7 @@ May import: numpy; RDKit inside functions only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +27,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-SLOTS = 9
 FEWEST_ATOMS = 2
 POSITION_CHANNELS = 3
 
@@ -36,20 +38,60 @@ class UnitedAtom:
     element: str
     hydrogens: int
 
+    def __str__(self) -> str:
+        return f"{self.element}{self.hydrogens}"
 
-CLASSES: tuple[UnitedAtom, ...] = tuple(
-    UnitedAtom(element, hydrogens)
-    for element, most in (("C", 3), ("N", 2), ("O", 1), ("F", 0))
-    for hydrogens in range(most + 1)
-)
-CLASS_COUNT = len(CLASSES)
-CHANNELS = POSITION_CHANNELS + CLASS_COUNT
-CLASS_INDEX = {(atom.element, atom.hydrogens): index for index, atom in enumerate(CLASSES)}
+    @classmethod
+    def parse(cls, text: str) -> UnitedAtom:
+        """Reads what `str` wrote, e.g. ``"C3"``.
 
-VALENCE = {"C": 4, "N": 3, "O": 2, "F": 1}
-MOST_HYDROGENS = {
-    element: max(atom.hydrogens for atom in CLASSES if atom.element == element) for element in VALENCE
-}
+        Raises:
+            ValueError: It is no such class, or of an element or a number of hydrogens the decoder cannot place.
+        """
+        element, hydrogens = text[:-1], text[-1:]
+        if element not in VALENCE or not hydrogens.isdigit() or int(hydrogens) > MOST_HYDROGENS[element]:
+            raise ValueError(
+                f"expected an element of {', '.join(VALENCE)} and its hydrogens, such as C3, got {text!r}"
+            )
+        return cls(element, int(hydrogens))
+
+
+VALENCE: dict[str, tuple[int, ...]] = {"C": (4,), "N": (3,), "O": (2,), "F": (1,), "S": (2, 4, 6), "Cl": (1,)}
+"""Valences of each element, uncharged; where there are several, the number of neighbours decides."""
+MOST_HYDROGENS = {"C": 3, "N": 2, "O": 1, "F": 0, "S": 0, "Cl": 0}
+
+
+@dataclass(frozen=True)
+class Chemistry:
+    """Which molecules a model can say.
+
+    Attributes:
+        slots: most heavy atoms.
+        classes: the united atoms, in the order of the latent's class channels.
+    """
+
+    slots: int
+    classes: tuple[UnitedAtom, ...]
+
+    @property
+    def channels(self) -> int:
+        """Channels of a latent's slot."""
+        return POSITION_CHANNELS + len(self.classes)
+
+    @cached_property
+    def class_index(self) -> dict[tuple[str, int], int]:
+        """Index of each class by element and hydrogens."""
+        return {(atom.element, atom.hydrogens): index for index, atom in enumerate(self.classes)}
+
+
+def _all_classes(*elements: str) -> tuple[UnitedAtom, ...]:
+    return tuple(
+        UnitedAtom(element, hydrogens) for element in elements for hydrogens in range(MOST_HYDROGENS[element] + 1)
+    )
+
+
+QM9 = Chemistry(9, _all_classes("C", "N", "O", "F"))
+DRUGLIKE = Chemistry(27, _all_classes("C", "N", "O", "F", "S", "Cl"))
 
 AROMATIC = 4
 """Bond-order label of an aromatic bond; 0 is no bond, 1 to 3 are themselves."""
@@ -57,7 +99,7 @@ BOND_LABEL_COUNT = 5
 
 
 class NotRepresentable(ValueError):
-    """The molecule does not fit nine united atoms of the ten classes."""
+    """The molecule does not fit the slots or the classes of a chemistry."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +108,7 @@ class EncodedMolecule:
 
     Attributes:
         positions: heavy-atom coordinates in Å, shape (atoms, 3), not centred.
-        classes: index into `CLASSES` per atom, shape (atoms,).
+        classes: index into the chemistry's classes per atom, shape (atoms,).
         bonds: bond label per pair (0 none, 1-3 order, 4 aromatic), shape (atoms, atoms), symmetric.
         smiles: canonical SMILES without stereo marks; the atoms are in its order.
     """
@@ -77,30 +119,31 @@ class EncodedMolecule:
     smiles: str
 
 
-def encode_molecule(molecule: Mol) -> EncodedMolecule:
+def encode_molecule(molecule: Mol, chemistry: Chemistry) -> EncodedMolecule:
     """Encodes an RDKit molecule with a 3D conformer.
 
     Hydrogens may be explicit or implicit; only their number matters.
 
     Args:
         molecule: a sanitised molecule whose first conformer is three-dimensional (Å).
+        chemistry: which molecules fit.
 
     Returns:
         Its united atoms in canonical-SMILES order.
 
     Raises:
-        NotRepresentable: another element, a charge or radical, more than nine heavy atoms, or a class
-            outside `CLASSES` (methane, ammonia, water, hydrogen fluoride).
+        NotRepresentable: another element, a charge or radical, too few or too many heavy atoms, or a class
+            that the chemistry lacks (methane, ammonia, water, hydrogen fluoride).
     """
     from rdkit import Chem
 
     heavy = Chem.RemoveHs(molecule)
-    if not FEWEST_ATOMS <= heavy.GetNumAtoms() <= SLOTS:
-        raise NotRepresentable(f"{heavy.GetNumAtoms()} heavy atoms; {FEWEST_ATOMS} to {SLOTS} fit")
+    if not FEWEST_ATOMS <= heavy.GetNumAtoms() <= chemistry.slots:
+        raise NotRepresentable(f"{heavy.GetNumAtoms()} heavy atoms; {FEWEST_ATOMS} to {chemistry.slots} fit")
     smiles = Chem.MolToSmiles(heavy, isomericSmiles=False)
     order = list(heavy.GetPropsAsDict(includePrivate=True, includeComputed=True)["_smilesAtomOutputOrder"])
     heavy = Chem.RenumberAtoms(heavy, order)
-    classes = np.array([_class_of(atom) for atom in heavy.GetAtoms()], dtype=np.int8)
+    classes = np.array([_class_of(atom, chemistry) for atom in heavy.GetAtoms()], dtype=np.int8)
     bonds = np.zeros((len(classes), len(classes)), dtype=np.int8)
     for bond in heavy.GetBonds():
         label = AROMATIC if bond.GetIsAromatic() else int(bond.GetBondTypeAsDouble())
@@ -110,9 +153,9 @@ def encode_molecule(molecule: Mol) -> EncodedMolecule:
     return EncodedMolecule(positions, classes, bonds, smiles)
 
 
-def _class_of(atom: Any) -> int:
+def _class_of(atom: Any, chemistry: Chemistry) -> int:
     """Returns the class index of an RDKit atom, or raises `NotRepresentable`."""
     key = (atom.GetSymbol(), atom.GetTotalNumHs())
-    if atom.GetFormalCharge() != 0 or atom.GetNumRadicalElectrons() != 0 or key not in CLASS_INDEX:
+    if atom.GetFormalCharge() != 0 or atom.GetNumRadicalElectrons() != 0 or key not in chemistry.class_index:
         raise NotRepresentable(f"atom {key[0]} with {key[1]} hydrogens, charge {atom.GetFormalCharge()}")
-    return CLASS_INDEX[key]
+    return chemistry.class_index[key]

@@ -22,12 +22,13 @@ import numpy.typing as npt
 import torch
 from torch import distributed, nn
 
-from pilotwave.backbones.molecule import dataset, training_loss
-from pilotwave.backbones.molecule.backbone import MODEL, MoleculeBackbone
+from pilotwave.backbones.molecule import dataset, training_data, training_loss
+from pilotwave.backbones.molecule.backbone import MoleculeBackbone, build_network, builtin_weights
 from pilotwave.backbones.molecule.network import MoleculeNetwork
 from pilotwave.backbones.molecule.quality import count_validity
 from pilotwave.backbones.molecule.training_config import (
     FREE,
+    DruglikeTrainingConfig,
     MoleculeTrainingConfig,
     identity,
     learning_rate_factor,
@@ -36,24 +37,28 @@ from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint, save_checkpoint
 from pilotwave.training.ema import ExponentialMovingAverage
 from pilotwave.training.progress import TrainingProgress
-from pilotwave.training.weights import write_weights
+from pilotwave.training.weights import read_weights, write_weights
 
 CHECKPOINT_NAME = "checkpoint.pt"
-WEIGHTS_NAME = "molecule.safetensors"
 HELD_OUT_MOLECULES = 1024
 HELD_OUT_SEED = 20_001
 GRADIENT_NORM_LIMIT = 2.0
 
 
-def train(config: MoleculeTrainingConfig, progress: Callable[[TrainingProgress], None]) -> Path:
+def train(
+    config: MoleculeTrainingConfig,
+    progress: Callable[[TrainingProgress], None],
+    announce: Callable[[str], None] | None = None,
+) -> Path:
     """Trains, or continues where the checkpoint in the output folder stands.
 
     Args:
         config: What to train.
         progress: Called in this process about every ``report_every`` molecules and at the end.
+        announce: Called with a line of text while data is prepared.
 
     Returns:
-        The path of the finished weights, ``<output>/molecule.safetensors``; of the checkpoint if paused.
+        The path of the finished weights, e.g. ``<output>/molecule.safetensors``; of the checkpoint if paused.
 
     Raises:
         CheckpointError: The output folder holds a damaged checkpoint or one of another run.
@@ -61,13 +66,13 @@ def train(config: MoleculeTrainingConfig, progress: Callable[[TrainingProgress],
         StorageError: A checkpoint could not be written.
     """
     read_checkpoint(config)  # refuse another run's folder before any work
-    dataset.load(config.cache)  # prepared once, before processes share it
+    training_data.load(config, announce)  # prepared once, before processes share it
     device = choose_device(config.device)
     if device.type != "cpu" or config.processes == 1:
         finished = _Run(config, 0, 1, device).to_the_end(progress)
     else:
         finished = _train_in_processes(config, progress)
-    return config.output / (WEIGHTS_NAME if finished else CHECKPOINT_NAME)
+    return weights_path(config) if finished else config.output / CHECKPOINT_NAME
 
 
 def choose_device(name: str) -> torch.device:
@@ -162,7 +167,10 @@ class _Run:
         if device.type == "cpu":
             torch.set_num_threads(config.threads)
         self.config, self.rank, self.world, self.device = config, rank, world, device
-        self.data, held_out = dataset.split(dataset.load(config.cache))
+        self.noise = training_loss.NoiseDistribution(
+            config.log_noise_mean, config.log_noise_spread, config.network.largest_noise
+        )
+        self.data, held_out = dataset.split(training_data.load(config))
         if not len(self.data) or not len(held_out):
             raise InputError(
                 f"expected molecules to train on and to hold out, got {len(self.data)} and {len(held_out)}"
@@ -170,6 +178,7 @@ class _Run:
         self.held_out = training_loss.make_batch(
             held_out.select(np.arange(min(HELD_OUT_MOLECULES, len(held_out)))),
             config.network,
+            self.noise,
             torch.Generator().manual_seed(HELD_OUT_SEED),
             device,
         )
@@ -177,6 +186,11 @@ class _Run:
             torch.manual_seed(config.seed)
             self.network = MoleculeNetwork(config.network).to(device)
             self.averaged = MoleculeNetwork(config.network).to(device).eval()
+        if config.start is not None:
+            self.network.load_state_dict(starting_weights(config))
+        self.forward: training_loss.Denoiser = (
+            torch.compile(self.network, dynamic=True) if config.compiled else self.network
+        )
         self.average = ExponentialMovingAverage(self.network, config.ema_decay)
         self.optimizers = make_optimizers(self.network, config)
         self.step = 0
@@ -236,14 +250,15 @@ class _Run:
         return bool(flag.item())
 
     def _take_step(self) -> float:
-        share = self.config.batch_size // self.world
-        first = self.seen + self.rank * share
-        rows = data_order(np.arange(first, first + share), len(self.data), self.config.seed)
-        key = np.random.SeedSequence((self.config.seed, self.step, self.rank)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(key[0] >> 1))
-        batch = training_loss.make_batch(self.data.select(rows), self.config.network, generator, self.device)
-        loss = training_loss.loss_of(self.network, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value = 0.0
+        for part, rows in self._parts():
+            key = np.random.SeedSequence((self.config.seed, self.step, part)).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(key[0] >> 1))
+            molecules = self.data.select(rows)
+            batch = training_loss.make_batch(molecules, self.config.network, self.noise, generator, self.device)
+            loss = training_loss.loss_of(self.forward, batch, self.config.network) / self.config.size_groups
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
         if self.world > 1:
             _average_gradients(self.network, self.world)
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM_LIMIT)
@@ -255,10 +270,18 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)
         self.average.update(self.network)
         self.step += 1
-        value = float(loss.detach())
         if not np.isfinite(value):
             raise InputError(f"the loss became {value} at step {self.step}; lower the learning rates")
         return value
+
+    def _parts(self) -> list[tuple[int, npt.NDArray[np.int64]]]:
+        """Returns this process's parts of the step: their numbers in the whole step, and rows of similar size."""
+        places = np.arange(self.seen, self.seen + self.config.batch_size)
+        rows = data_order(places, len(self.data), self.config.seed)
+        if self.config.size_groups > 1:
+            rows = rows[np.argsort(self.data.atoms[rows], kind="stable")]
+        parts = list(enumerate(np.array_split(rows, self.world * self.config.size_groups)))
+        return parts[self.rank :: self.world]
 
     def _validity(self) -> dict[str, float]:
         """Samples with the averaged weights, each process its share."""
@@ -289,7 +312,7 @@ class _Run:
             seen=self.seen,
             total=self.config.molecules,
             loss=float(np.mean(losses)) if losses else float("nan"),
-            held_out_loss=float(training_loss.loss_of(self.averaged, self.held_out)),
+            held_out_loss=float(training_loss.loss_of(self.averaged, self.held_out, self.config.network)),
             per_second=speed,
             seconds_left=max(self.config.molecules - self.seen, 0) / max(speed, 1e-9),
             quality=validity,
@@ -313,9 +336,9 @@ class _Run:
     def _write_weights(self, report: TrainingProgress) -> None:
         self.average.copy_to(self.averaged)
         write_weights(
-            self.config.output / WEIGHTS_NAME,
+            weights_path(self.config),
             self.averaged.state_dict(),
-            model=MODEL,
+            model=self.config.model,
             config={
                 "network": self.config.network.model_dump(),
                 "atom_counts": dataset.atom_count_frequencies(self.data),
@@ -327,6 +350,28 @@ class _Run:
                 "training": identity(self.config),
             },
         )
+
+
+def weights_path(config: MoleculeTrainingConfig) -> Path:
+    """Returns where a run's finished weights go."""
+    return config.output / f"{config.model}.safetensors"
+
+
+def starting_weights(config: MoleculeTrainingConfig) -> dict[str, torch.Tensor]:
+    """Reads the weights a run begins from.
+
+    Raises:
+        CheckpointError: They are missing, of another model, or of a network of another shape.
+    """
+    path = builtin_weights(config.model) if config.start == "builtin" else Path(str(config.start))
+    network, _ = build_network(read_weights(path, model=config.model))
+    if network.config != config.network:
+        theirs, ours = network.config.model_dump(), config.network.model_dump()
+        different = ", ".join(
+            f"{key} = {theirs[key]} (now {ours[key]})" for key in ours if theirs[key] != ours[key]
+        )
+        raise CheckpointError(f"the weights at {path} are of another network: {different}")
+    return network.state_dict()
 
 
 def make_optimizers(network: MoleculeNetwork, config: MoleculeTrainingConfig) -> list[torch.optim.Optimizer]:
@@ -356,7 +401,7 @@ def _average_gradients(network: nn.Module, world: int) -> None:
 __all__ = [
     "CHECKPOINT_NAME",
     "FREE",
-    "WEIGHTS_NAME",
+    "DruglikeTrainingConfig",
     "MoleculeTrainingConfig",
     "data_order",
     "learning_rate_factor",

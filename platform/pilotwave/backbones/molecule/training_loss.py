@@ -5,6 +5,7 @@ May import: torch, the network and the dataset's arrays.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +14,14 @@ from torch.nn import functional
 
 from pilotwave.backbones.molecule import preconditioning
 from pilotwave.backbones.molecule.dataset import MoleculeDataset
-from pilotwave.backbones.molecule.network import MoleculeNetwork, NetworkConfig, Prediction
-from pilotwave.backbones.molecule.representation import CLASS_COUNT, SLOTS
+from pilotwave.backbones.molecule.network import NetworkConfig, Prediction, pair_distances
 
-LOG_SIGMA_MEAN, LOG_SIGMA_SPREAD = -1.0, 1.3
-SIGMA_RANGE = (0.01, 12.0)
+SMALLEST_SIGMA, LARGEST_SIGMA_FACTOR = 0.01, 1.5
 CLASS_WEIGHT, DISTANCE_WEIGHT, BOND_WEIGHT = 0.5, 0.2, 0.5
+
+
+Denoiser = Callable[[Tensor, Tensor, Tensor], Prediction]
+"""A molecule network, as it is or compiled: noisy latents, noise levels and numbers of atoms to its prediction."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +53,46 @@ def random_orthogonal(count: int, generator: torch.Generator) -> Tensor:
     return turns
 
 
-def draw_sigma(count: int, generator: torch.Generator) -> Tensor:
-    """Draws stratified log-normal noise levels: one per equal slice of probability, in random order."""
-    slices = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    quantiles = slices[torch.randperm(count, generator=generator)].clamp(1e-6, 1 - 1e-6)
-    logarithm = LOG_SIGMA_MEAN + LOG_SIGMA_SPREAD * torch.special.ndtri(quantiles)
-    sigma: Tensor = logarithm.exp().clamp(*SIGMA_RANGE)
-    return sigma
+@dataclass(frozen=True)
+class NoiseDistribution:
+    """Log-normal noise levels of training, as in EDM: mean and spread of ln(sigma), and where it is cut."""
+
+    log_mean: float
+    log_spread: float
+    largest: float
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws stratified noise levels: one per equal slice of probability, in random order, shape (count,)."""
+        slices = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        quantiles = slices[torch.randperm(count, generator=generator)].clamp(1e-6, 1 - 1e-6)
+        logarithm = self.log_mean + self.log_spread * torch.special.ndtri(quantiles)
+        sigma: Tensor = logarithm.exp().clamp(SMALLEST_SIGMA, LARGEST_SIGMA_FACTOR * self.largest)
+        return sigma
 
 
 def make_batch(
-    molecules: MoleculeDataset, config: NetworkConfig, generator: torch.Generator, device: torch.device
+    molecules: MoleculeDataset,
+    config: NetworkConfig,
+    noise: NoiseDistribution,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> TrainingBatch:
-    """Rotates, noises and stacks molecules; every random number comes from `generator` (on the CPU)."""
-    count = len(molecules)
-    positions = torch.from_numpy(molecules.positions) / config.length_unit
+    """Rotates, noises and stacks molecules; every random number comes from `generator` (on the CPU).
+
+    Slots that no molecule of the batch needs are left out.
+    """
+    count, slots = len(molecules), int(molecules.atoms.max())
+    positions = torch.from_numpy(molecules.positions[:, :slots]) / config.length_unit
     positions = positions @ random_orthogonal(count, generator)
-    classes = torch.from_numpy(molecules.classes).long()
-    onehot = functional.one_hot(classes.clamp(min=0), CLASS_COUNT) * (classes >= 0)[..., None]
+    classes = torch.from_numpy(molecules.classes[:, :slots]).long()
+    onehot = functional.one_hot(classes.clamp(min=0), len(config.classes)) * (classes >= 0)[..., None]
     clean = torch.cat([positions, onehot * config.class_scale], dim=-1)
-    sigma = draw_sigma(count, generator)
+    sigma = noise.draw(count, generator)
     noisy = clean + sigma[:, None, None] * torch.randn(clean.shape, generator=generator)
     batch = TrainingBatch(
         positions,
         classes,
-        torch.from_numpy(molecules.bonds).long(),
+        torch.from_numpy(molecules.bonds[:, :slots, :slots]).long(),
         torch.from_numpy(molecules.atoms).long(),
         sigma,
         noisy,
@@ -82,24 +100,19 @@ def make_batch(
     return TrainingBatch(**{name: value.to(device) for name, value in vars(batch).items()})
 
 
-def loss_of(network: MoleculeNetwork, batch: TrainingBatch) -> Tensor:
+def loss_of(network: Denoiser, batch: TrainingBatch, config: NetworkConfig) -> Tensor:
     """Position + 0.5 class + 0.2 distance + 0.5 bond loss, averaged over the batch."""
     with torch.autocast(batch.noisy.device.type, torch.bfloat16):
         prediction: Prediction = network(batch.noisy, batch.sigma, batch.atoms)
-    present = (torch.arange(SLOTS, device=batch.noisy.device) < batch.atoms[:, None]).float()
+    present = (torch.arange(batch.noisy.shape[1], device=batch.noisy.device) < batch.atoms[:, None]).float()
     pairs = torch.triu(present[:, :, None] * present[:, None], diagonal=1)
-    weight = preconditioning.loss_weight(batch.sigma)
+    weight = preconditioning.loss_weight(batch.sigma, config.position_spread)
     centred = preconditioning.centre_and_mask(batch.positions, present)
     error = (prediction.positions - centred).square().mean(-1) * present
     position = (weight * error.sum(1)).sum() / present.sum()
-    gap = _distances(prediction.positions) - _distances(centred)
+    gap = pair_distances(prediction.positions) - pair_distances(centred)
     distance = (weight * (gap.square() * pairs).sum((1, 2))).sum() / pairs.sum()
     classes = functional.cross_entropy(prediction.class_logits.transpose(1, 2), batch.classes, ignore_index=-1)
     bonds = functional.cross_entropy(prediction.bond_logits.permute(0, 3, 1, 2), batch.bonds, reduction="none")
     bond = (bonds * pairs).sum() / pairs.sum()
     return position + CLASS_WEIGHT * classes + DISTANCE_WEIGHT * distance + BOND_WEIGHT * bond
-
-
-def _distances(positions: Tensor) -> Tensor:
-    difference = positions[:, :, None] - positions[:, None]
-    return (difference.square().sum(-1) + 1e-6).sqrt()

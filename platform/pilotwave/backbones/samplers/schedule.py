@@ -1,9 +1,10 @@
 """What all samplers share: a table of steps, and the loop that walks it with explicit noise.
 
-Every sampler here takes steps of one form, linear in the predicted clean sample, the noisy sample and the
-noise; a sampler is the table of its coefficients (one file each, after its paper)::
+Every sampler here takes steps of one form, linear in the predicted clean sample, the one of the step before, the
+noisy sample and the noise; a sampler is the table of its coefficients (one file each, after its paper)::
 
-    prev_sample = clean_weight * predicted_clean + noisy_weight * sample + noise_weight * noise_sequence[k + 1]
+    prev_sample = clean_weight * predicted_clean + previous_clean_weight * previous_clean
+                  + noisy_weight * sample + noise_weight * noise_sequence[k + 1]
 
 | symbol in the papers | here |
 |---|---|
@@ -38,6 +39,7 @@ class SamplerStep:
         clean_weight: Of the predicted clean sample.
         noisy_weight: Of the sample before the step.
         noise_weight: Of the injected noise.
+        previous_clean_weight: Of the clean sample predicted one step before (multistep samplers).
     """
 
     index: int
@@ -47,6 +49,7 @@ class SamplerStep:
     clean_weight: float
     noisy_weight: float
     noise_weight: float
+    previous_clean_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,16 @@ def run_sampler(
             f"expected a noise sequence of steps + 1 = {len(schedule.steps) + 1} entries, got {len(noise_sequence)}"
         )
     sample = schedule.init_noise_sigma * noise_sequence[0]
+    previous_clean: Tensor | None = None
     for step in schedule.steps:
         predicted_clean = denoise(sample, step)
         if hook is not None:
             state = StepState(step.index, len(schedule.steps), sample, step.noise_level, step.signal_level)
             predicted_clean = hook(state, predicted_clean)
         sample = step.clean_weight * predicted_clean + step.noisy_weight * sample
+        if step.previous_clean_weight and previous_clean is not None:
+            sample = sample + step.previous_clean_weight * previous_clean
+        previous_clean = predicted_clean
         if step.noise_weight:
             sample = sample + step.noise_weight * noise_sequence[step.index + 1]
     return sample

@@ -12,7 +12,7 @@ pytest.importorskip("rdkit", reason="the molecule model needs rdkit")
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
-from pilotwave.backbones.molecule.representation import EncodedMolecule, encode_molecule
+from pilotwave.backbones.molecule.representation import QM9, EncodedMolecule, encode_molecule
 
 SMILES = [
     "CO",
@@ -65,4 +65,4 @@ def embedded() -> list[Chem.Mol]:
 @pytest.fixture(scope="session")
 def encoded(embedded: list[Chem.Mol]) -> list[EncodedMolecule]:
     """The same as united atoms."""
-    return [encode_molecule(molecule) for molecule in embedded]
+    return [encode_molecule(molecule, QM9) for molecule in embedded]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pilotwave.backbones.molecule.alignment import align_latents
 from pilotwave.backbones.molecule.preconditioning import centre_and_mask
-from pilotwave.backbones.molecule.representation import CHANNELS, SLOTS
+from pilotwave.backbones.molecule.representation import QM9
 from pilotwave.backbones.molecule.training_loss import random_orthogonal
 
 seeds = st.integers(0, 2**31 - 1)
@@ -17,13 +17,13 @@ BATCH = 4
 
 
 def latents(generator: torch.Generator, atoms: Tensor) -> Tensor:
-    present = torch.arange(SLOTS) < atoms[:, None]
-    return centre_and_mask(torch.randn(len(atoms), SLOTS, CHANNELS, generator=generator), present)
+    present = torch.arange(QM9.slots) < atoms[:, None]
+    return centre_and_mask(torch.randn(len(atoms), QM9.slots, QM9.channels, generator=generator), present)
 
 
 def draw(seed: int) -> tuple[torch.Generator, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return generator, torch.randint(4, SLOTS + 1, (BATCH,), generator=generator)
+    return generator, torch.randint(4, QM9.slots + 1, (BATCH,), generator=generator)
 
 
 def turned(values: Tensor, turns: Tensor) -> Tensor:
@@ -70,9 +70,9 @@ def test_only_a_turn_is_made(seed: int, reflections: bool) -> None:
 
 def test_noise_in_the_padding_does_not_pull() -> None:
     generator, atoms = draw(3)
-    atoms = atoms.clamp(max=SLOTS - 1)
+    atoms = atoms.clamp(max=QM9.slots - 1)
     fixed = latents(generator, atoms)
-    moving = latents(generator, torch.full((BATCH,), SLOTS))
+    moving = latents(generator, torch.full((BATCH,), QM9.slots))
     noisy = fixed.clone()
     noisy[:, -1] = 100.0
     assert torch.equal(align_latents(moving, noisy, atoms), align_latents(moving, fixed, atoms))

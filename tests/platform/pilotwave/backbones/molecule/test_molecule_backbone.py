@@ -15,14 +15,14 @@ from rdkit import Chem
 
 from pilotwave.backbones.molecule import quality
 from pilotwave.backbones.molecule.backbone import (
-    BUILTIN_WEIGHTS,
     MODEL,
     MoleculeBackbone,
     MoleculeBackboneConfig,
     build_network,
+    builtin_weights,
 )
 from pilotwave.backbones.molecule.preconditioning import centre_and_mask
-from pilotwave.backbones.molecule.representation import SLOTS
+from pilotwave.backbones.molecule.representation import QM9
 from pilotwave.errors import CheckpointError
 from pilotwave.protocols import Backbone
 from pilotwave.samples import MoleculeSample
@@ -35,7 +35,7 @@ DRAWS = [Draw.of(3, 0, slot) for slot in range(20)]
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    return read_weights(BUILTIN_WEIGHTS, model=MODEL)
+    return read_weights(builtin_weights(MODEL), model=MODEL)
 
 
 @functools.cache
@@ -59,7 +59,7 @@ class TestMoleculeBackbone(BackboneContract):
 
 
 def test_the_shipped_weights_are_small_and_say_how_far_they_came(weights: Weights) -> None:
-    assert BUILTIN_WEIGHTS.stat().st_size < 15_000_000
+    assert builtin_weights(MODEL).stat().st_size < 15_000_000
     assert weights.progress["seen"] >= 2_500_000
     assert weights.progress["strict_validity"] > 0.7
     assert weights.progress["decoded_validity"] > 0.95
@@ -98,7 +98,7 @@ def test_a_sample_is_the_same_bit_for_bit_in_any_batch(backbone: MoleculeBackbon
 
 def test_nothing_in_padding_or_centre_of_mass_matters(backbone: MoleculeBackbone) -> None:
     noise, conditions = backbone.draw_noise(DRAWS), backbone.draw_conditions(DRAWS)
-    present = torch.arange(SLOTS) < conditions
+    present = torch.arange(QM9.slots) < conditions
     assert not noise[:, ~present].any()
     disturbed = noise + 5.0 * ~present[None, :, :, None]
     disturbed[..., :3] += 3.0
@@ -129,7 +129,7 @@ def test_wrong_shapes_and_conditions_are_named(backbone: MoleculeBackbone) -> No
         backbone.sample(noise, torch.full_like(conditions, 10))
     with pytest.raises(ValueError, match="conditions of shape"):
         backbone.sample(noise, conditions[:2])
-    assert backbone.sample(noise[:, :0], conditions[:0]).shape == (0, SLOTS, 13)
+    assert backbone.sample(noise[:, :0], conditions[:0]).shape == (0, QM9.slots, 13)
 
 
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"atoms": 1}, {"atoms": 10}, {"stepz": 5}, {"precision": "int8"}])
@@ -148,7 +148,7 @@ def test_unusable_checkpoints_are_refused_in_one_line(weights: Weights, tmp_path
         return str(error.value)
 
     assert "no such file" in refusal()
-    path.write_bytes(BUILTIN_WEIGHTS.read_bytes()[:100_000])
+    path.write_bytes(builtin_weights(MODEL).read_bytes()[:100_000])
     assert "truncated" in refusal()
     write_weights(path, weights.tensors, model="image", config=weights.config, progress={})
     assert "image" in refusal()
@@ -165,7 +165,7 @@ def test_unusable_checkpoints_are_refused_in_one_line(weights: Weights, tmp_path
 
 def test_a_checkpoint_elsewhere_is_the_same_model(weights: Weights, tmp_path: Path) -> None:
     path = tmp_path / "copy.safetensors"
-    path.write_bytes(BUILTIN_WEIGHTS.read_bytes())
+    path.write_bytes(builtin_weights(MODEL).read_bytes())
     assert build(checkpoint=str(path)).fingerprint == build().fingerprint
     assert build_network(weights)[0].config.width == weights.config["network"]["width"]
 

@@ -11,13 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from pilotwave.backbones.molecule import bond_perception, dataset, decoding
+from pilotwave.backbones.molecule import bond_perception, decoding, qm9
 from pilotwave.backbones.molecule.representation import (
-    CLASS_COUNT,
-    CLASS_INDEX,
-    CLASSES,
     MOST_HYDROGENS,
-    SLOTS,
+    QM9,
     VALENCE,
     EncodedMolecule,
     NotRepresentable,
@@ -41,7 +38,7 @@ def distances(molecule: EncodedMolecule) -> np.ndarray:
 
 def test_every_embedded_molecule_comes_back(encoded: list[EncodedMolecule]) -> None:
     for molecule in encoded:
-        decoded = decoding.decode_united_atoms(molecule.positions, molecule.classes.tolist())
+        decoded = decoding.decode_united_atoms(molecule.positions, molecule.classes.tolist(), QM9)
         assert decoded.smiles == molecule.smiles
         assert decoded.strictly_valid
         assert decoded.repaired_hydrogens == 0
@@ -50,15 +47,15 @@ def test_every_embedded_molecule_comes_back(encoded: list[EncodedMolecule]) -> N
 def test_qm9_comes_back() -> None:
     """Every hundredth of the first 43,600 molecules: encoding, decoding and encoding again change nothing."""
     try:
-        rows = list(itertools.islice(dataset.raw_molecules(), 0, 43_600, 100))
+        rows = list(itertools.islice(qm9.raw_molecules(), 0, 43_600, 100))
     except MissingDependencyError as reason:
         pytest.skip(str(reason))
-    encoded = [molecule for molecule in map(dataset.encode_raw, rows) if molecule]
+    encoded = [molecule for molecule in map(qm9.encode_raw, rows) if molecule]
     assert len(encoded) >= 0.98 * len(rows)  # the rest are zwitterions and classes that do not fit
     for molecule in encoded:
-        decoded = decoding.decode_united_atoms(molecule.positions, molecule.classes.tolist(), repair=False)
+        decoded = decoding.decode_united_atoms(molecule.positions, molecule.classes.tolist(), QM9, repair=False)
         assert decoded.smiles == molecule.smiles
-        again = encode_molecule(decoded.molecule)
+        again = encode_molecule(decoded.molecule, QM9)
         assert again.classes.tolist() == molecule.classes.tolist()
         # Symmetric atoms may change places.
         np.testing.assert_allclose(distances(again), distances(molecule), atol=1e-4)
@@ -67,7 +64,7 @@ def test_qm9_comes_back() -> None:
 def test_slots_are_in_the_order_of_the_smiles(encoded: list[EncodedMolecule]) -> None:
     for molecule in encoded:
         heavy = Chem.MolFromSmiles(molecule.smiles)
-        classes = [CLASS_INDEX[atom.GetSymbol(), atom.GetTotalNumHs()] for atom in heavy.GetAtoms()]
+        classes = [QM9.class_index[atom.GetSymbol(), atom.GetTotalNumHs()] for atom in heavy.GetAtoms()]
         assert molecule.classes.tolist() == classes
         bonded = Chem.GetAdjacencyMatrix(heavy).astype(bool)
         assert ((molecule.bonds > 0) == bonded).all()
@@ -79,7 +76,7 @@ def test_decoding_does_not_depend_on_the_frame(encoded: list[EncodedMolecule], s
     random = np.random.default_rng(seed)
     molecule = encoded[seed % len(encoded)]
     moved = molecule.positions @ random_turn(random) + random.normal(size=3) * 10
-    assert decoding.decode_united_atoms(moved, molecule.classes.tolist()).smiles == molecule.smiles
+    assert decoding.decode_united_atoms(moved, molecule.classes.tolist(), QM9).smiles == molecule.smiles
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,7 +84,7 @@ def test_decoding_does_not_depend_on_the_frame(encoded: list[EncodedMolecule], s
 def test_decoding_does_not_depend_on_the_order(encoded: list[EncodedMolecule], seed: int) -> None:
     molecule = encoded[seed % len(encoded)]
     order = np.random.default_rng(seed).permutation(len(molecule.classes))
-    decoded = decoding.decode_united_atoms(molecule.positions[order], molecule.classes[order].tolist())
+    decoded = decoding.decode_united_atoms(molecule.positions[order], molecule.classes[order].tolist(), QM9)
     assert decoded.smiles == molecule.smiles
 
 
@@ -98,15 +95,15 @@ def test_a_wrong_hydrogen_is_repaired_and_said(encoded: list[EncodedMolecule], s
     molecule = encoded[seed % len(encoded)]
     classes = molecule.classes.tolist()
     place = int(random.integers(len(classes)))
-    atom = CLASSES[classes[place]]
+    atom = QM9.classes[classes[place]]
     wrong = [h for h in range(MOST_HYDROGENS[atom.element] + 1) if abs(h - atom.hydrogens) == 1]
     if not wrong:
         return
-    classes[place] = CLASS_INDEX[atom.element, int(random.choice(wrong))]
-    strict = decoding.decode_united_atoms(molecule.positions, classes, repair=False)
+    classes[place] = QM9.class_index[atom.element, int(random.choice(wrong))]
+    strict = decoding.decode_united_atoms(molecule.positions, classes, QM9, repair=False)
     assert not strict.valid, "one hydrogen off leaves an odd number of electrons"
     assert strict.reason
-    decoded = decoding.decode_united_atoms(molecule.positions, classes)
+    decoded = decoding.decode_united_atoms(molecule.positions, classes, QM9)
     assert decoded.smiles == molecule.smiles
     assert decoded.repaired_hydrogens == 1
     assert not decoded.strictly_valid
@@ -117,10 +114,12 @@ def test_a_wrong_hydrogen_is_repaired_and_said(encoded: list[EncodedMolecule], s
 def test_whatever_is_sampled_only_possible_molecules_come_out(seed: int) -> None:
     """Random walks of atoms at bonding distances: mostly nonsense, and what decodes is chemistry."""
     random = np.random.default_rng(seed)
-    atoms = int(random.integers(2, SLOTS + 1))
+    atoms = int(random.integers(2, QM9.slots + 1))
     steps = random.normal(size=(atoms, 3))
     steps *= random.uniform(1.2, 1.6, (atoms, 1)) / np.linalg.norm(steps, axis=1, keepdims=True)
-    decoded = decoding.decode_united_atoms(steps.cumsum(0), random.integers(0, CLASS_COUNT, atoms).tolist())
+    decoded = decoding.decode_united_atoms(
+        steps.cumsum(0), random.integers(0, len(QM9.classes), atoms).tolist(), QM9
+    )
     if decoded.molecule is None:
         assert decoded.reason
         return
@@ -132,7 +131,7 @@ def test_whatever_is_sampled_only_possible_molecules_come_out(seed: int) -> None
         assert atom.GetFormalCharge() == 0
         assert atom.GetNumRadicalElectrons() == 0
         valence = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
-        assert valence == {"H": 1, **VALENCE}[atom.GetSymbol()]
+        assert valence == {"H": (1,), **VALENCE}[atom.GetSymbol()][0]
         assert not is_strained_cumulene(atom, molecule)
     assert (decoded.repaired_hydrogens == 0) == decoded.strictly_valid
 
@@ -174,7 +173,7 @@ def brute_force(
     """Least cost over every combination of bond orders."""
     best = math.inf
     for orders in itertools.product((1, 2, 3), repeat=len(edges)):
-        room = [VALENCE[element] for element in elements]
+        room = [VALENCE[element][0] for element in elements]
         for (first, second, _), order in zip(edges, orders, strict=True):
             room[first] -= order
             room[second] -= order
@@ -208,9 +207,9 @@ def bond_cost(
 
 def test_two_fragments_and_broken_numbers_have_reasons() -> None:
     far = np.array([[0.0, 0, 0], [9.0, 0, 0]])
-    assert "fragment" in decoding.decode_united_atoms(far, [3, 3]).reason
-    latent = np.full((SLOTS, 3 + CLASS_COUNT), np.nan)
-    assert "finite" in decoding.decode_latent(latent, 5, 1.2).reason
+    assert "fragment" in decoding.decode_united_atoms(far, [3, 3], QM9).reason
+    latent = np.full((QM9.slots, QM9.channels), np.nan)
+    assert "finite" in decoding.decode_latent(latent, 5, 1.2, QM9).reason
 
 
 @pytest.mark.parametrize("smiles", ["C", "CCCCCCCCCC", "CS", "C[N+](C)(C)C", "[CH3]", "C[N+](=O)[O-]"])
@@ -218,4 +217,4 @@ def test_what_does_not_fit_is_refused(smiles: str) -> None:
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     molecule.AddConformer(Chem.Conformer(molecule.GetNumAtoms()))
     with pytest.raises(NotRepresentable):
-        encode_molecule(molecule)
+        encode_molecule(molecule, QM9)
