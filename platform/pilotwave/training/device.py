@@ -1,6 +1,9 @@
-"""Where a network runs. May import torch and :mod:`pilotwave.errors`."""
+"""Where a network runs, and what that is called. May import torch and :mod:`pilotwave.errors`."""
 
 from __future__ import annotations
+
+import platform
+from pathlib import Path
 
 import torch
 
@@ -27,4 +30,22 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-__all__ = ["choose_device"]
+def describe_device(device: torch.device, threads: int, processes: int = 1) -> str:
+    """Returns in words what a run computes on, e.g. ``"2 processes of 1 thread, AMD EPYC 7B13"``."""
+    if device.type == "cuda":
+        return f"one GPU, {torch.cuda.get_device_name(device)}"
+    many = "one process" if processes == 1 else f"{processes} processes"
+    return f"{many} of {threads} thread{'s' if threads > 1 else ''}, {processor_name()}"
+
+
+def processor_name(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """Returns the processor's name as the kernel lists it, or else its architecture."""
+    try:
+        lines = listing.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return " ".join(names[0].split()) if names and names[0] else platform.machine()
+
+
+__all__ = ["choose_device", "describe_device", "processor_name"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pilotwave.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class TrainingProgress:
         per_second: Examples a second since the last report.
         seconds_left: Estimated from ``per_second``.
         quality: Further measures, by name.
+        samples: Fresh samples if this report measured any: the first of them, none chosen.
+        note: One line for the user if something looks wrong, else empty.
     """
 
     seen: int
@@ -27,6 +33,8 @@ class TrainingProgress:
     per_second: float
     seconds_left: float
     quality: Mapping[str, float] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    note: str = ""
 
     @property
     def fraction(self) -> float:
@@ -34,4 +42,40 @@ class TrainingProgress:
         return self.seen / self.total if self.total else 1.0
 
 
-__all__ = ["TrainingProgress"]
+class TrainingWatcher:
+    """What a trainer tells while it works, and asks; this one stays silent. A screen overrides what it shows.
+
+    A trainer takes ``progress: Callable[[TrainingProgress], None]`` and turns it into a watcher with
+    :func:`watcher_of`, so a plain function serves as well.
+    """
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        """Takes a report."""
+
+    def announce(self, line: str) -> None:
+        """Takes a line of text about work before the first step, such as preparing data."""
+
+    def tick(self, seen: int, total: int, loss: float) -> None:
+        """Takes the state after a step; called after every one, so it must be cheap."""
+
+    def must_stop(self) -> bool:
+        """Says whether the user wants the run to save and stop; asked after every step."""
+        return False
+
+
+class _Listener(TrainingWatcher):
+    """A plain function as a watcher."""
+
+    def __init__(self, listen: Callable[[TrainingProgress], None]) -> None:
+        self._listen = listen
+
+    def __call__(self, progress: TrainingProgress) -> None:
+        self._listen(progress)
+
+
+def watcher_of(progress: Callable[[TrainingProgress], None]) -> TrainingWatcher:
+    """Returns a watcher as it is, and a plain function as one that only takes reports."""
+    return progress if isinstance(progress, TrainingWatcher) else _Listener(progress)
+
+
+__all__ = ["TrainingProgress", "TrainingWatcher", "watcher_of"]

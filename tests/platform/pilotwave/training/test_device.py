@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotwave.errors import InputError
-from pilotwave.training.device import choose_device
+from pilotwave.training.device import choose_device, describe_device, processor_name
 
 
 def test_what_is_there_is_found() -> None:
@@ -27,3 +30,14 @@ def test_other_names_are_refused_in_one_line(name: str) -> None:
         return
     with pytest.raises(InputError, match="expected device auto"):
         choose_device(name)
+
+
+def test_a_device_is_described_in_words(tmp_path: Path) -> None:
+    assert describe_device(torch.device("cpu"), threads=1).startswith("one process of 1 thread, ")
+    assert describe_device(torch.device("cpu"), threads=4, processes=2).startswith("2 processes of 4 threads, ")
+    listing = tmp_path / "cpuinfo"
+    listing.write_text(
+        "processor : 0\nmodel name\t: Fast   CPU 3000\nprocessor : 1\nmodel name\t: Fast   CPU 3000\n"
+    )
+    assert processor_name(listing) == "Fast CPU 3000"
+    assert processor_name(tmp_path / "nothing") == platform.machine()
