@@ -1,27 +1,29 @@
-"""The built-in image model as a backbone: class-conditional grey 28x28 pictures, sampled by DDIM with eta = 1.
+"""An image model as a backbone: class-conditional square pictures, grey or RGB, sampled by DDIM with eta = 1.
 
-A latent is the picture itself, pixels from -1 (background) to 1. May import torch, the modules beside it, the
-samplers, and :mod:`pilotwave.training`; diffusers is imported when a network is built.
+The weights say what they draw: the built-in ones clothes, grey 28x28; those of ``pilotwave train image`` on a
+folder of pictures whatever was in it. A latent is the picture itself, (channels, side, side), pixels from -1
+(black) to 1. May import torch, the modules beside it, the samplers, and :mod:`pilotwave.training`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from pilotwave.backbones.image.dataset import CLASS_NAMES
-from pilotwave.backbones.image.network import LATENT_SHAPE, ImageNetwork, ImageNetworkConfig, levels
+from pilotwave.backbones.image.network import levels
+from pilotwave.backbones.image.stored import BUILTIN_WEIGHTS, MODEL, build_network, weights_path
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
 from pilotwave.backbones.samplers.ddim import ddim, ddim_schedule
 from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule
 from pilotwave.config.components import BackboneConfig, path_in_campaign
-from pilotwave.errors import CheckpointError
+from pilotwave.errors import ConfigError
 from pilotwave.protocols import StepHook
 from pilotwave.samples import ImageSample, Invalid, Sample
 from pilotwave.training.device import choose_device
@@ -31,18 +33,20 @@ from pilotwave.types import Draw
 if TYPE_CHECKING:
     from pilotwave.protocols import Backbone
 
-MODEL = "image"
-BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / "image.safetensors"
 _CHUNK = 256
 """Pictures that go through the network together; keeps the memory of a large batch bounded."""
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class ImageBackboneConfig(BackboneConfig):
     """``backbone: {kind: image}`` of a campaign file."""
 
-    packages: ClassVar[tuple[str, ...]] = ("diffusers",)
     extra: ClassVar[str | None] = "images"
-    summary: ClassVar[str] = "clothes, grey 28x28, class-conditional (Fashion-MNIST); built in"
+    summary: ClassVar[str] = (
+        "clothes, grey 28x28, class-conditional (Fashion-MNIST); or trained on a folder of pictures"
+    )
     media: ClassVar[str] = "image"
 
     kind: Literal["image"]
@@ -59,35 +63,33 @@ class ImageBackboneConfig(BackboneConfig):
         le=20.0,
         description="Classifier-free guidance: 1 is none, more is more typical of the class and twice the work.",
     )
-
-    @field_validator("classes")
-    @classmethod
-    def _known_classes(cls, classes: tuple[int | str, ...] | None) -> tuple[int | str, ...] | None:
-        for name in classes or ():
-            class_index(name)
-        return classes
-
-    def class_weights(self) -> list[float]:
-        """Returns how often each class is drawn, relative to the others."""
-        weights = [0.0 if self.classes else 1.0] * len(CLASS_NAMES)
-        for name in self.classes or ():
-            weights[class_index(name)] += 1.0
-        return weights
+    precision: Precision = Field(
+        default="float32", description="Of the network's products; bfloat16 is faster where the CPU or GPU has it."
+    )
 
     @field_validator("checkpoint")
     @classmethod
     def _absolute(cls, checkpoint: str, info: ValidationInfo) -> str:
         return checkpoint if checkpoint == "builtin" else str(path_in_campaign(checkpoint, info))
 
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(
+        cls, classes: tuple[int | str, ...] | None, info: ValidationInfo
+    ) -> tuple[int | str, ...] | None:
+        if info.data.get("checkpoint") == "builtin":  # other weights say only when they are read what they draw
+            for name in classes or ():
+                class_index(name)
+        return classes
+
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model; see :meth:`BackboneConfig.build`."""
         self.check_dependencies()
-        path = BUILTIN_WEIGHTS if self.checkpoint == "builtin" else Path(self.checkpoint)
-        return ImageBackbone(self, read_weights(path, model=MODEL), device)
+        return ImageBackbone(self, read_weights(weights_path(self.checkpoint), model=MODEL), device)
 
 
 class ImageBackbone:
-    """The image model with its sampler and decoder; implements :class:`pilotwave.protocols.Backbone`.
+    """An image model with its sampler and decoder; implements :class:`pilotwave.protocols.Backbone`.
 
     Args:
         config: Steps, classes and guidance.
@@ -96,25 +98,29 @@ class ImageBackbone:
 
     Raises:
         CheckpointError: The weights do not fit the network that their header describes.
+        ConfigError: A class that was asked for is none of this model.
         InputError: There is no such device.
     """
 
     def __init__(self, config: ImageBackboneConfig, weights: Weights, device: str = "auto") -> None:
         self.name = "image"
         self.steps = config.steps
-        self.latent_shape: tuple[int, ...] = LATENT_SHAPE
         self.condition_size = 1
         self.media = "image"
         self.device = str(choose_device(device))
-        self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-g{config.guidance_scale:g}"
+        choice = f"g{config.guidance_scale:g}-{config.precision}"
+        self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-{choice}"
         self.guidance_scale = config.guidance_scale
         self.training_progress = dict(weights.progress)
-        self._class_weights = config.class_weights()
-        self._network = _build_network(weights).to(self.device)
+        self._network = build_network(weights).eval().requires_grad_(False).to(self.device)
+        self.picture = self._network.picture
+        self.latent_shape: tuple[int, ...] = self.picture.latent_shape
+        self._class_weights = _class_weights(config.classes, self.picture.class_names)
         self._schedule = image_schedule(config.steps)
+        self._precision = config.precision
 
     def draw_noise(self, draws: Sequence[Draw]) -> Tensor:
-        """Draws noise of shape (steps + 1, batch, 1, 28, 28), each sample from its own seed."""
+        """Draws noise of shape (steps + 1, batch, channels, side, side), each sample from its own seed."""
         return draw_noise_sequence(draws, self.steps, self.latent_shape)
 
     def draw_conditions(self, draws: Sequence[Draw]) -> Tensor:
@@ -123,7 +129,7 @@ class ImageBackbone:
 
     @torch.no_grad()
     def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
-        """Runs DDIM from noise to finished latents of shape (batch, 1, 28, 28).
+        """Runs DDIM from noise to finished latents of shape (batch, channels, side, side).
 
         Raises:
             ValueError: A shape is wrong, or a condition is not a class.
@@ -143,13 +149,15 @@ class ImageBackbone:
         return ddim(velocity, noise, self._schedule, "v_prediction", hook, clip_sample=1.0).cpu()
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
-        """Rounds latents of shape (batch, 1, 28, 28) to pictures of 256 greys."""
+        """Rounds latents of shape (batch, channels, side, side) to pictures of 256 levels."""
         labels = self._labels(conditions, len(latents)).tolist()
         finite = torch.isfinite(latents).flatten(1).all(1).tolist()
         greys = ((latents.nan_to_num().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         pixels = greys.permute(0, 2, 3, 1).contiguous().numpy()
         return [
-            ImageSample(pixels[i], CLASS_NAMES[label]) if finite[i] else Invalid("the latent is not finite")
+            ImageSample(pixels[i], self.picture.class_names[label])
+            if finite[i]
+            else Invalid("the latent is not finite")
             for i, label in enumerate(labels)
         ]
 
@@ -163,7 +171,10 @@ class ImageBackbone:
         if guided:
             sample = sample.repeat(2, 1, 1, 1)
             labels = torch.cat([labels, torch.full_like(labels, self._network.no_class)])
-        velocity: Tensor = self._network(sample, torch.full((len(sample),), time, device=sample.device), labels)
+        times = torch.full((len(sample),), time, device=sample.device)
+        reduced = torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        with reduced if self._precision == "bfloat16" else contextlib.nullcontext():
+            velocity: Tensor = self._network(sample, times, labels).float()
         if not guided:
             return velocity
         conditional, unconditional = velocity.chunk(2)
@@ -172,28 +183,38 @@ class ImageBackbone:
     def _labels(self, conditions: Tensor, batch: int) -> Tensor:
         if conditions.shape != (batch, 1):
             raise ValueError(f"expected conditions of shape ({batch}, 1), got {tuple(conditions.shape)}")
-        if batch and (int(conditions.min()) < 0 or int(conditions.max()) >= len(CLASS_NAMES)):
-            raise ValueError(
-                f"expected classes from 0 to {len(CLASS_NAMES) - 1}, got {conditions.flatten().tolist()}"
-            )
+        last = len(self.picture.class_names) - 1
+        if batch and (int(conditions.min()) < 0 or int(conditions.max()) > last):
+            raise ValueError(f"expected classes from 0 to {last}, got {conditions.flatten().tolist()}")
         return conditions[:, 0].long()
 
 
-def class_index(name: int | str) -> int:
+def class_index(name: int | str, class_names: Sequence[str] = CLASS_NAMES) -> int:
     """Returns the number of a class given by name or number.
 
     Raises:
         ValueError: There is no such class; the message names the nearest one.
     """
     if isinstance(name, int):
-        if not 0 <= name < len(CLASS_NAMES):
-            raise ValueError(f"expected a class from 0 to {len(CLASS_NAMES) - 1}, got {name}")
+        if not 0 <= name < len(class_names):
+            raise ValueError(f"expected a class from 0 to {len(class_names) - 1}, got {name}")
         return name
-    if name not in CLASS_NAMES:
-        nearest = difflib.get_close_matches(name, CLASS_NAMES, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"one of: {', '.join(CLASS_NAMES)}"
+    if name not in class_names:
+        nearest = difflib.get_close_matches(name, class_names, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"one of: {', '.join(class_names)}"
         raise ValueError(f"there is no class {name!r}; {hint}")
-    return CLASS_NAMES.index(name)
+    return list(class_names).index(name)
+
+
+def _class_weights(classes: Sequence[int | str] | None, class_names: Sequence[str]) -> list[float]:
+    """Returns how often each class is drawn, relative to the others."""
+    weights = [0.0 if classes else 1.0] * len(class_names)
+    try:
+        for name in classes or ():
+            weights[class_index(name, class_names)] += 1.0
+    except ValueError as error:
+        raise ConfigError(f"backbone.classes: {error}") from error
+    return weights
 
 
 def image_schedule(steps: int) -> Schedule:
@@ -205,20 +226,6 @@ def image_schedule(steps: int) -> Schedule:
     alphas_cumprod = signal_levels.square()
     alphas_cumprod[-1] = 0.0  # cos(π/2) is 6e-17 in floating point; the first step must see noise alone
     return ddim_schedule(alphas_cumprod, steps)
-
-
-def _build_network(weights: Weights) -> ImageNetwork:
-    try:
-        network = ImageNetwork(ImageNetworkConfig.model_validate(weights.config))
-        network.load_state_dict(dict(weights.tensors))
-    except (ValidationError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the weights do not fit the image network ({reason}); train them again") from error
-    if network.config.classes != len(CLASS_NAMES):
-        raise CheckpointError(
-            f"expected an image model of {len(CLASS_NAMES)} classes, got {network.config.classes}"
-        )
-    return network.eval().requires_grad_(False)
 
 
 __all__ = ["BUILTIN_WEIGHTS", "MODEL", "ImageBackbone", "ImageBackboneConfig", "class_index", "image_schedule"]

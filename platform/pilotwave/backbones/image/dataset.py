@@ -1,7 +1,7 @@
 """Fashion-MNIST from the files of the Debian package, or from a user's folder of the same four files.
 
 The format is "idx" (LeCun): a big-endian header of type and shape, then the bytes, usually gzipped. May import
-numpy and :mod:`pilotwave.errors`.
+numpy, torch, the network beside it and :mod:`pilotwave.errors`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from pilotwave.backbones.image.network import PictureFormat
 from pilotwave.errors import InputError
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -47,19 +50,36 @@ class LabelledImages:
     """Pictures with their classes.
 
     Attributes:
-        images: uint8 of shape (count, 28, 28), 0 is the background.
-        labels: int64 of shape (count,), each 0 <= label < 10.
+        images: uint8 of shape (count, side, side, channels).
+        labels: int64 of shape (count,), each a place in ``class_names``.
+        class_names: What the labels mean.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...] = CLASS_NAMES
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def picture(self) -> PictureFormat:
+        """What a model of these pictures draws."""
+        return PictureFormat(channels=self.images.shape[3], side=self.images.shape[1], class_names=self.class_names)
+
+    def select(self, rows: npt.NDArray[np.int64]) -> LabelledImages:
+        """Returns the pictures of these rows."""
+        return LabelledImages(self.images[rows], self.labels[rows], self.class_names)
+
     def digest(self) -> str:
-        """Returns 16 hexadecimal digits that change with any pixel or label."""
-        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()[:16]
+        """Returns 16 hexadecimal digits that change with any pixel, label or class name."""
+        names = "\0".join(self.class_names).encode()
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes() + names).hexdigest()[:16]
+
+
+def to_latents(images: npt.NDArray[np.uint8]) -> Tensor:
+    """Turns pictures of shape (n, side, side, channels) into latents (n, channels, side, side) from -1 to 1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def load(split: Literal["train", "held-out"], folder: Path | None = None) -> LabelledImages:
@@ -85,7 +105,7 @@ def load(split: Literal["train", "held-out"], folder: Path | None = None) -> Lab
             f"expected {len(images)} {prefix} labels from 0 to 9 in {folder}, "
             f"got shape {labels.shape} with largest {labels.max() if labels.size else 'none'}"
         )
-    return LabelledImages(images, labels.astype(np.int64))
+    return LabelledImages(images[..., None], labels.astype(np.int64))
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
@@ -124,4 +144,4 @@ def _find(folder: Path, name: str) -> Path:
     raise InputError(f"expected the Fashion-MNIST file {name}[.gz] in {folder}, but it is not there; {mend}")
 
 
-__all__ = ["CLASS_NAMES", "DEBIAN_FOLDER", "IMAGE_SIZE", "LabelledImages", "load", "read_idx"]
+__all__ = ["CLASS_NAMES", "DEBIAN_FOLDER", "IMAGE_SIZE", "LabelledImages", "load", "read_idx", "to_latents"]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from pilotwave.backbones.image.backbone import ImageBackboneConfig
 from pilotwave.backbones.image.network import ImageNetworkConfig
-from pilotwave.backbones.image.training import CHECKPOINT_NAME, ImageTrainingConfig, learning_rate, train
+from pilotwave.backbones.image.training import CHECKPOINT_NAME, ImageTrainingConfig, rate_factor, train
 from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint
 from pilotwave.training.progress import TrainingProgress
@@ -57,10 +57,11 @@ def tiny(output: Path, data: Path, **changes: object) -> ImageTrainingConfig:
         "data": data,
         "images": 8 * STEPS,
         "batch_size": 8,
-        "network": ImageNetworkConfig(channels=(8, 16), norm_groups=8, head_width=8),
+        "network": ImageNetworkConfig(widths=(8, 16), blocks=(1, 2), head_width=8, embedding=16),
         "report_every": 1,
         "evaluate_every": 24,
         "checkpoint_seconds": 0,
+        "samples": 10,
     }
     return ImageTrainingConfig.model_validate(fields | changes)
 
@@ -124,8 +125,8 @@ def test_the_finished_weights_make_a_backbone(tmp_path: Path, data: Path) -> Non
 
 
 def test_training_lowers_the_loss_on_pictures_it_never_saw(tmp_path: Path, data: Path) -> None:
-    changes = {"images": 960, "batch_size": 32, "learning_rate": 5e-3, "ema_decay": 0.8, "checkpoint_seconds": 60}
-    reports = train_silently(tiny(tmp_path / "run", data, **changes))
+    changes = {"images": 960, "batch_size": 32, "learning_rate": 5e-3, "ema_decay": 0.8, "evaluate_every": 320}
+    reports = train_silently(tiny(tmp_path / "run", data, checkpoint_seconds=60, **changes))
     losses = [report.held_out_loss for report in reports if report.held_out_loss is not None]
     assert losses[-1] < 0.7 * losses[0]
     assert reports[-1].fraction == 1.0
@@ -133,7 +134,7 @@ def test_training_lowers_the_loss_on_pictures_it_never_saw(tmp_path: Path, data:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"learning_rate": 1e-4}, {"seed": 1}, {"network": {"channels": (8, 8), "norm_groups": 8, "head_width": 8}}],
+    [{"learning_rate": 1e-4}, {"seed": 1}, {"network": {"widths": (8, 8), "blocks": (1, 2), "head_width": 8}}],
 )
 def test_another_runs_folder_is_refused(tmp_path: Path, data: Path, changes: dict[str, object]) -> None:
     train_silently(tiny(tmp_path, data, images=8))
@@ -151,6 +152,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, data: Path) -> None:
 
 
 def test_missing_data_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").touch()
     with pytest.raises(InputError, match="dataset-fashion-mnist"):
         train_silently(tiny(tmp_path, tmp_path))
 
@@ -165,14 +167,14 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(tmp_path: Path,
 @given(step=st.integers(0, 999), warm_up=st.floats(0, 0.5), decay=st.floats(0, 0.5))
 def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: float, decay: float) -> None:
     config = ImageTrainingConfig(
-        output=Path("unused"), images=1000, batch_size=1, learning_rate=0.5, warm_up=warm_up, decay=decay
+        output=Path("unused"), images=1000, batch_size=1, warm_up=warm_up, decay=decay
     )
-    rate = learning_rate(config, step)
-    assert 0.0 < rate <= 0.5
+    factor = rate_factor(config, step)
+    assert 0.0 < factor <= 1.0
     if warm_up * 1000 <= step <= (1 - decay) * 1000:
-        assert rate == pytest.approx(0.5)
+        assert factor == pytest.approx(1.0)
     if decay > 0.01:
-        assert learning_rate(config, 999) <= 0.5 / (decay * 1000) + 1e-9
+        assert rate_factor(config, 999) <= 1.0 / (decay * 1000) + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -183,9 +185,9 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: flo
         {"batch_size": 0},
         {"learning_rate": -1},
         {"precision": "int4"},
-        {"network": {"channels": (10, 20)}},
-        {"network": {"channels": (16, 16), "head_width": 32}},
-        {"network": {"channels": (16,)}},
+        {"network": {"widths": (0, 32)}},
+        {"network": {"widths": (16, 16), "head_width": 32}},
+        {"network": {"widths": (16,)}},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, data: Path, changes: dict[str, object]) -> None:

@@ -1,0 +1,137 @@
+"""Looks at a model while it trains: held-out loss, samples as a picture, their diversity and the judge's opinion.
+
+May import torch, numpy and the modules beside it; pillow inside a function.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pilotwave.backbones.image.backbone import ImageBackbone, ImageBackboneConfig
+from pilotwave.backbones.image.dataset import LabelledImages, to_latents
+from pilotwave.backbones.image.judge import BUILTIN_JUDGE, Judge, read_judge
+from pilotwave.backbones.image.network import ImageNetwork, velocity_loss
+from pilotwave.backbones.image.quality import Pixels, diversity, draw_in_turns
+from pilotwave.backbones.image.stored import header_of
+from pilotwave.storage import write_atomically
+from pilotwave.training.weights import Weights
+
+HELD_OUT_PICTURES = 1000
+SAMPLER_STEPS = 10
+"""Fewer than a campaign takes: these samples are looked at often and only compared with each other."""
+DRAWS_SEED = 20_250
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One look at a model.
+
+    Attributes:
+        pixels: Its samples, classes in turn, uint8 (n, side, side, channels).
+        measures: By name: ``relative_diversity`` of the samples to the data, and ``judge_agreement`` if there
+            is a judge of such pictures.
+    """
+
+    pixels: Pixels
+    measures: dict[str, float]
+
+
+class Evaluation:
+    """Measures averaged weights, always with the same held-out pictures, the same noise and the same draws.
+
+    Args:
+        network: The one in training; a copy of it is used.
+        held_out: Pictures that training never sees.
+        trained_on: Some pictures as training sees them; the samples' diversity is compared with theirs.
+        samples: How many to draw at a look.
+        precision: ``"bfloat16"`` or ``"float32"``.
+        device: Where the network is.
+    """
+
+    def __init__(
+        self,
+        network: ImageNetwork,
+        held_out: LabelledImages,
+        trained_on: LabelledImages,
+        samples: int,
+        precision: str,
+        device: torch.device,
+    ) -> None:
+        self.network, self.held_out, self.samples = copy.deepcopy(network), held_out, samples
+        self.reduced, self.device = precision == "bfloat16", device
+        self.judge = _fitting_judge(held_out)
+        self.data_diversity = self._diversity(trained_on.images, trained_on.labels)
+        count = min(HELD_OUT_PICTURES, len(held_out))
+        generator = torch.Generator().manual_seed(0)
+        clean = to_latents(held_out.images[:count])
+        noise = torch.randn(clean.shape, generator=generator)
+        time = (torch.randperm(count, generator=generator) + 0.5) / count
+        labels = torch.from_numpy(held_out.labels[:count])
+        self.batches = list(
+            zip(*(torch.split(part.to(device), 250) for part in (clean, noise, time, labels)), strict=True)
+        )
+
+    @torch.no_grad()
+    def loss(self, average: dict[str, torch.Tensor]) -> float:
+        """Returns the mean loss of averaged weights on held-out pictures."""
+        self.network.load_state_dict(average)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
+            losses = [velocity_loss(self.network, *batch) for batch in self.batches]
+        return float(torch.cat(losses).mean())
+
+    def look(self, average: dict[str, torch.Tensor]) -> Look:
+        """Draws samples with averaged weights and measures them."""
+        precision = "bfloat16" if self.reduced else "float32"
+        config = ImageBackboneConfig(kind="image", steps=SAMPLER_STEPS, precision=precision)
+        weights = Weights(average, header_of(self.network), {}, "in-training")
+        asked, pixels = draw_in_turns(ImageBackbone(config, weights, str(self.device)), self.samples, DRAWS_SEED)
+        measures = {"relative_diversity": self._diversity(pixels, asked) / max(self.data_diversity, 1e-9)}
+        if self.judge is not None:
+            measures["judge_agreement"] = float(np.mean(self.judge(pixels).labels == asked))
+        return Look(pixels, measures)
+
+    def _diversity(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> float:
+        """Returns the diversity within classes; over all where there are too many classes for pairs."""
+        by_class = self.samples >= 2 * len(self.held_out.class_names)
+        return diversity(pixels, labels if by_class else np.zeros_like(labels))
+
+
+def save_page(pixels: Pixels, path: Path, columns: int) -> None:
+    """Writes pictures row by row into one PNG; does nothing where pillow is not installed.
+
+    Raises:
+        StorageError: It could not be written.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        return
+    from PIL import Image
+
+    count, side, _, channels = pixels.shape
+    rows = math.ceil(count / columns)
+    page = np.full((rows * (side + 2), columns * (side + 2), channels), 127, dtype=np.uint8)
+    for place, picture in enumerate(pixels):
+        top, left = (side + 2) * (place // columns) + 1, (side + 2) * (place % columns) + 1
+        page[top : top + side, left : left + side] = picture
+    buffer = io.BytesIO()
+    Image.fromarray(page[..., 0] if channels == 1 else page).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def _fitting_judge(pictures: LabelledImages) -> Judge | None:
+    """Returns the shipped judge if it judges such pictures."""
+    if not BUILTIN_JUDGE.exists():
+        return None
+    judge = read_judge()
+    return judge if judge.picture == pictures.picture else None
+
+
+__all__ = ["Evaluation", "Look", "save_page"]
