@@ -1,22 +1,26 @@
-"""How good a molecule model is: strict and decoded validity, uniqueness, novelty.
+"""How good a molecule model is: strict and decoded validity, uniqueness, novelty, drug-likeness.
 
 Validity here is chemistry, not only RDKit's consent: see `decoding`. Both figures are always reported: strict
 (as sampled) and decoded (with hydrogen repair). Whether the bonds survive a quantum-chemical relaxation is
-measured in ``benchmarks/molecule_quality.py``.
+measured by ``benchmarks/models.py``; whether samples are like the data is asked of `distributions`.
 
-May import: torch and the modules beside it.
+May import: torch, the modules beside it and :mod:`pilotwave.backbones.unguided`; RDKit inside functions.
 """
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from pilotwave.backbones.molecule.backbone import MoleculeBackbone
-from pilotwave.samples import Invalid, MoleculeSample
+from pilotwave.backbones.molecule.distributions import accessibility, drug_likeness
+from pilotwave.backbones.unguided import sample_unguided
+from pilotwave.samples import Invalid, MoleculeSample, Sample
 from pilotwave.types import Draw
 
 
@@ -31,6 +35,14 @@ class SampledMolecules:
 
     molecules: tuple[MoleculeSample, ...]
     reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample | Invalid]) -> SampledMolecules:
+        """Sorts what a backbone decoded."""
+        return cls(
+            tuple(sample for sample in samples if isinstance(sample, MoleculeSample)),
+            tuple(sample.reason for sample in samples if isinstance(sample, Invalid)),
+        )
 
     @property
     def count(self) -> int:
@@ -47,20 +59,68 @@ class SampledMolecules:
         """Valid as sampled."""
         return sum(molecule.strictly_valid for molecule in self.molecules)
 
+    @property
+    def smiles(self) -> list[str]:
+        """Of the valid ones, in the order of their draws."""
+        return [molecule.smiles for molecule in self.molecules]
+
+
+@dataclass(frozen=True)
+class MoleculeQuality:
+    """The quality of a number of unguided draws, as ``pilotwave sample`` tells it.
+
+    Attributes:
+        drawn: All of them.
+        strict: Valid as sampled.
+        decoded: Valid with hydrogen repair.
+        distinct: Different molecules among the valid ones.
+        reasons: Why others are invalid, and how many each time.
+        drug_likeness: Mean QED of the valid ones, or None if there are none.
+        accessibility: Their mean synthetic accessibility, 1 (easy) to 10 (hard), or None.
+    """
+
+    drawn: int
+    strict: int
+    decoded: int
+    distinct: int
+    reasons: Mapping[str, int]
+    drug_likeness: float | None
+    accessibility: float | None
+
+    def lines(self) -> list[str]:
+        """Returns it in words."""
+        lines = [
+            f"strictly valid    {in_percent(self.strict, self.drawn)}",
+            f"valid, decoded    {in_percent(self.decoded, self.drawn)}",
+            f"distinct          {self.distinct} of {self.decoded} valid molecules",
+        ]
+        if self.drug_likeness is not None and self.accessibility is not None:
+            lines.append(f"mean              QED {self.drug_likeness:.2f}, SA score {self.accessibility:.2f}")
+        return lines + [f"{count:>6} invalid: {reason}" for reason, count in self.reasons.items()]
+
+
+def measure_samples(samples: Sequence[Sample | Invalid]) -> MoleculeQuality:
+    """Measures what any molecule model drew without guidance."""
+    from rdkit import Chem
+
+    sampled = SampledMolecules.of(samples)
+    molecules = [Chem.MolFromSmiles(smiles) for smiles in sampled.smiles]
+    return MoleculeQuality(
+        drawn=sampled.count,
+        strict=sampled.strict,
+        decoded=sampled.decoded,
+        distinct=len(set(sampled.smiles)),
+        reasons=dict(collections.Counter(sampled.reasons).most_common()),
+        drug_likeness=float(np.mean([drug_likeness(each) for each in molecules])) if molecules else None,
+        accessibility=float(np.mean([accessibility(each) for each in molecules])) if molecules else None,
+    )
+
 
 def sample_molecules(backbone: MoleculeBackbone, seeds: Sequence[int], batch_size: int = 64) -> SampledMolecules:
     """Draws one unguided sample per seed and decodes it."""
-    molecules, reasons = [], []
-    for start in range(0, len(seeds), batch_size):
-        draws = [Draw(f"quality-{seed}", seed) for seed in seeds[start : start + batch_size]]
-        conditions = backbone.draw_conditions(draws)
-        latents = backbone.sample(backbone.draw_noise(draws), conditions)
-        for sample in backbone.decode(latents, conditions):
-            if isinstance(sample, Invalid):
-                reasons.append(sample.reason)
-            elif isinstance(sample, MoleculeSample):
-                molecules.append(sample)
-    return SampledMolecules(tuple(molecules), tuple(reasons))
+    draws = [Draw(f"quality-{seed}", seed) for seed in seeds]
+    batches = sample_unguided(backbone, draws, batch_size)
+    return SampledMolecules.of([sample for batch in batches for sample in batch])
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
@@ -72,6 +132,12 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def in_percent(successes: int, trials: int) -> str:
+    """Returns a proportion with its 95% interval, e.g. ``"92.0% (89.3-94.1)"``."""
+    low, high = wilson_interval(successes, trials)
+    return f"{100 * successes / max(trials, 1):.1f}% ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def uniqueness(smiles: Sequence[str]) -> float:
@@ -92,8 +158,11 @@ def count_validity(backbone: MoleculeBackbone, seeds: Sequence[int]) -> torch.Te
 
 
 __all__ = [
+    "MoleculeQuality",
     "SampledMolecules",
     "count_validity",
+    "in_percent",
+    "measure_samples",
     "novelty",
     "sample_molecules",
     "uniqueness",
