@@ -13,7 +13,6 @@ when a latent is decoded.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from pilotwave.backbones.molecule.alignment import align_latents
 from pilotwave.backbones.molecule.decoding import DecodedMolecule, decode_latent
-from pilotwave.backbones.molecule.network import MoleculeNetwork, NetworkConfig
+from pilotwave.backbones.molecule.network import MoleculeNetwork, NetworkConfig, with_bfloat16_weights
 from pilotwave.backbones.molecule.preconditioning import centre_and_mask
 from pilotwave.backbones.molecule.representation import DRUGLIKE, FEWEST_ATOMS, QM9, Chemistry
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
@@ -46,9 +45,9 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 SIGMA_MIN = 0.015
 SCHEDULES = {"dpm-solver-sde": (dpm_solver_sde_schedule, 7.0), "euler-ancestral": (euler_ancestral_schedule, 3.0)}
 """Each sampler with the rho of its noise levels at which it was measured to be best."""
-_CHUNK = 16
+_CHUNK: dict[str, int] = {"float32": 16, "bfloat16": 64}
 """Molecules that go through the network together, padded to exactly this many: a product of another shape may
-round otherwise, and a sample must not depend on the batch it was drawn in."""
+round otherwise, and a sample must not depend on the batch it was drawn in. Matrix units want larger ones."""
 
 Precision = Literal["float32", "bfloat16"]
 Sampler = Literal["dpm-solver-sde", "euler-ancestral"]
@@ -173,7 +172,9 @@ class MoleculeBackbone:
         self.length_unit = network.config.length_unit
         self.atom_counts = tuple(atom_counts)
         self._network = network.to(device).eval()
-        self._precision = precision
+        if precision == "bfloat16":
+            self._network = with_bfloat16_weights(self._network)
+        self._chunk = _CHUNK[precision]
         schedule, rho = SCHEDULES[sampler]
         self._schedule = schedule(karras_sigmas(steps, SIGMA_MIN, network.config.largest_noise, rho))
 
@@ -208,7 +209,7 @@ class MoleculeBackbone:
             return torch.zeros(0, *self.latent_shape)
 
         def denoise(noisy: Tensor, step: SamplerStep) -> Tensor:
-            parts = zip(torch.split(noisy, _CHUNK), torch.split(atoms, _CHUNK), strict=True)
+            parts = zip(torch.split(noisy, self._chunk), torch.split(atoms, self._chunk), strict=True)
             return torch.cat([self._denoise(*part, step.noise_level) for part in parts])
 
         noise = noise_sequence.to(self.device, torch.float32)
@@ -231,16 +232,13 @@ class MoleculeBackbone:
         return align_latents(moving, fixed, atoms)
 
     def _denoise(self, noisy: Tensor, atoms: Tensor, sigma: float) -> Tensor:
-        """Denoises up to `_CHUNK` molecules, in a batch of exactly `_CHUNK`."""
-        missing = _CHUNK - len(noisy)
+        """Denoises a chunk of molecules, padded to a whole one."""
+        missing = self._chunk - len(noisy)
         if missing:
             noisy = torch.cat([noisy, noisy.new_zeros(missing, *self.latent_shape)])
             atoms = torch.cat([atoms, atoms.new_full((missing,), self.chemistry.slots)])
-        levels = torch.full((_CHUNK,), sigma, device=noisy.device)
-        reduced = torch.autocast(torch.device(self.device).type, torch.bfloat16)
-        with reduced if self._precision == "bfloat16" else contextlib.nullcontext():
-            clean = self._network.denoise(noisy, levels, atoms)
-        return clean[: _CHUNK - missing]
+        levels = torch.full((self._chunk,), sigma, device=noisy.device)
+        return self._network.denoise(noisy, levels, atoms)[: self._chunk - missing]
 
     def _atoms(self, conditions: Tensor, batch: int) -> Tensor:
         """Returns the checked numbers of atoms, shape (batch,)."""

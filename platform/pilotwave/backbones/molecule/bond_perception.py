@@ -24,6 +24,9 @@ from pilotwave.backbones.molecule.representation import MOST_HYDROGENS, VALENCE
 
 HYDROGEN_PENALTY = 8.0
 LARGEST_STRAINED_RING = 7
+MOST_NODES = 1_000_000
+"""Of the search: a few seconds. Molecules need hundreds; only a tangle of 27 atoms, which no bond order makes a
+molecule, comes near, and a campaign must not wait for it."""
 
 # Mean and spread (Å) of bond lengths in QM9, by element pair, Kekulé order and surroundings: for a single bond how
 # many of its two atoms have a multiple bond, for a multiple bond how many of them have a neighbour that has
@@ -150,7 +153,7 @@ def assign_bond_orders(
     edges: Sequence[tuple[int, int, float]],
     hydrogen_penalty: float = math.inf,
 ) -> PerceivedBonds | None:
-    """Finds the bond orders of least cost, exactly.
+    """Finds the bond orders of least cost, exactly unless the search passes `MOST_NODES`.
 
     Args:
         elements: element symbols, one per atom.
@@ -159,7 +162,7 @@ def assign_bond_orders(
         hydrogen_penalty: cost of adding or removing one hydrogen; infinite (the default) forbids it.
 
     Returns:
-        The best assignment, or None if none meets every valence.
+        The best assignment, or None if none meets every valence, or none was found among `MOST_NODES`.
     """
     search = _BondOrderSearch(elements, hydrogens, edges, hydrogen_penalty)
     return search.solve()
@@ -194,6 +197,7 @@ class _BondOrderSearch:
             self.cheapest_rest[index] = self.cheapest_rest[index + 1] + least
         self._forbid_linear_atoms_in_small_rings()
         self.orders = [0] * len(edges)
+        self.nodes = 0
         self.best_cost = math.inf
         self.best: tuple[list[int], list[int]] | None = None
 
@@ -235,7 +239,8 @@ class _BondOrderSearch:
         return PerceivedBonds(bonds, tuple(hydrogens), chi_squared, repaired)
 
     def _descend(self, index: int, cost: float) -> None:
-        if cost + self.cheapest_rest[index] >= self.best_cost:
+        self.nodes += 1
+        if cost + self.cheapest_rest[index] >= self.best_cost or self.nodes > MOST_NODES:
             return
         if index == len(self.edges):
             self._finish(cost)
