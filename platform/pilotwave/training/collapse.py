@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ class DiversityVerdict:
     Attributes:
         shares: Each measure's diversity of the samples over that of the data.
         lowest: Name of the smallest of them; empty if nothing could be measured.
-        low: Whether it is below the limit.
+        low: Whether it is below the limit although the monitor is armed.
         text: One line, e.g. ``"tanimoto distance 0.21 against 0.90 of the data"``.
     """
 
@@ -50,15 +49,17 @@ class CollapseMonitor:
         data: Diversity of the data by name, each larger for more variety, measured on about as many examples as
             the samples will be. Measures that are zero for the data are left out.
         limit: Share of the data's diversity that samples must keep; 0 switches the monitor off.
-        low_before: How many measurements running were low, from a checkpoint.
+        armed: Whether the model should be varied already. A new model is not: its monitor waits for a first
+            measurement that is not low, since what was never there cannot be lost.
     """
 
-    def __init__(self, data: Mapping[str, float], limit: float, low_before: int = 0) -> None:
+    def __init__(self, data: Mapping[str, float], limit: float, armed: bool = True) -> None:
         if not 0.0 <= limit <= 1.0:
             raise ValueError(f"expected a limit from 0 to 1, got {limit}")
         self.data = {name: float(value) for name, value in data.items() if value > 0}
         self.limit = limit
-        self.low_running = low_before
+        self.armed = armed
+        self.low_running = 0
 
     def observe(self, samples: Mapping[str, float] | None) -> DiversityVerdict:
         """Judges a measurement.
@@ -71,22 +72,32 @@ class CollapseMonitor:
             return DiversityVerdict({}, "", False, "")
         shares = {name: samples[name] / value for name, value in self.data.items()}
         lowest = min(shares, key=lambda name: shares[name])
-        low = shares[lowest] < self.limit
+        below = shares[lowest] < self.limit
+        self.armed = self.armed or not below
+        low = below and self.armed
         self.low_running = self.low_running + 1 if low else 0
         text = f"{lowest.replace('_', ' ')} {samples[lowest]:.2f} against {self.data[lowest]:.2f} of the data"
         return DiversityVerdict(shares, lowest, low, text)
+
+    def state(self) -> dict[str, int]:
+        """Returns what was seen so far, for a checkpoint."""
+        return {"low_running": self.low_running, "armed": int(self.armed)}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Takes what :meth:`state` returned."""
+        self.low_running, self.armed = int(state["low_running"]), bool(state["armed"])
 
     @property
     def collapsed(self) -> bool:
         """Whether enough measurements running were low."""
         return self.low_running >= MEASUREMENTS
 
-    def error(self, verdict: DiversityVerdict, good_weights: Path | None, remedy: str) -> CollapseError:
+    def error(self, verdict: DiversityVerdict, good_weights: str | None, remedy: str) -> CollapseError:
         """Returns what to raise when :attr:`collapsed`.
 
         Args:
             verdict: The last one.
-            good_weights: Written at the last measurement that was not low, or None if there was none.
+            good_weights: Names those of the last measurement that was not low, or None if there was none.
             remedy: What to do about it, e.g. ``"raise real_share"``.
         """
         kept = f"the last good weights are {good_weights}" if good_weights else "no good weights were written yet"

@@ -5,6 +5,7 @@ May import the standard library and the progress reports beside it.
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -43,9 +44,13 @@ class TrainingHistory:
         self.points: list[HistoryPoint] = [HistoryPoint(**point) for point in state]
 
     def add(self, progress: TrainingProgress) -> None:
-        """Adds a report."""
+        """Adds a report; it replaces one of the same place, and keeps its loss if it has none of its own."""
         quality = {name: float(value) for name, value in progress.quality.items()}
-        self.points.append(HistoryPoint(progress.seen, progress.loss, progress.held_out_loss, quality))
+        loss = progress.loss
+        if self.points and self.points[-1].seen == progress.seen:
+            before = self.points.pop()
+            loss = before.loss if math.isnan(loss) else loss
+        self.points.append(HistoryPoint(progress.seen, loss, progress.held_out_loss, quality))
 
     def state(self) -> list[dict[str, Any]]:
         """Returns plain values, for a checkpoint."""

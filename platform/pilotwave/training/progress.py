@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pilotwave.samples import Sample
+    from pilotwave.samples import Invalid, Sample
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TrainingProgress:
         per_second: Examples a second since the last report.
         seconds_left: Estimated from ``per_second``.
         quality: Further measures, by name.
-        samples: Fresh samples if this report measured any: the first of them, none chosen.
+        samples: The first draws of a measurement, none chosen; empty if this report measured none.
         note: One line for the user if something looks wrong, else empty.
     """
 
@@ -33,7 +33,7 @@ class TrainingProgress:
     per_second: float
     seconds_left: float
     quality: Mapping[str, float] = field(default_factory=dict)
-    samples: tuple[Sample, ...] = ()
+    samples: tuple[Sample | Invalid, ...] = ()
     note: str = ""
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import csv
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from pilotwave.backbones.molecule.representation import (
 from pilotwave.errors import MissingDependencyError
 
 FORMAT_VERSION = 1
+TOLD_EVERY = 5000
 
 
 def cache_path(directory: Path | None = None) -> Path:
@@ -39,12 +40,17 @@ def cache_path(directory: Path | None = None) -> Path:
     return cache_folder(directory) / f"qm9-united-atoms-{FORMAT_VERSION}.npz"
 
 
-def load(directory: Path | None = None, processes: int = 2) -> MoleculeDataset:
+def load(
+    directory: Path | None = None,
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> MoleculeDataset:
     """Loads QM9, preparing it on first use (about a minute and a half on two cores).
 
     Args:
         directory: Of the prepared data; the user's cache if left out.
         processes: That prepare it.
+        progress: Called with (molecules done, molecules in all) every 5,000.
 
     Raises:
         MissingDependencyError: It was never prepared and `qm9pack` is not installed.
@@ -52,11 +58,14 @@ def load(directory: Path | None = None, processes: int = 2) -> MoleculeDataset:
     path = cache_path(directory)
     if not path.exists():
         rows = list(raw_molecules())
+        encoded = []
         with ProcessPoolExecutor(processes) as pool:
-            save(
-                pad([molecule for molecule in pool.map(encode_raw, rows, chunksize=500) if molecule], QM9.slots),
-                path,
-            )
+            for done, molecule in enumerate(pool.map(encode_raw, rows, chunksize=500), start=1):
+                if molecule is not None:
+                    encoded.append(molecule)
+                if progress is not None and done % TOLD_EVERY == 0:
+                    progress(done, len(rows))
+        save(pad(encoded, QM9.slots), path)
     return load_prepared(path)
 
 

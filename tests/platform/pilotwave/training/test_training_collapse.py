@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,7 +22,7 @@ def test_two_low_measurements_running_are_a_collapse() -> None:
     assert not monitor.collapsed, "they were not running"
     verdict = monitor.observe(NARROW)
     assert monitor.collapsed
-    error = monitor.error(verdict, Path("run/molecule.safetensors"), "raise real_share")
+    error = monitor.error(verdict, "run/molecule.safetensors", "raise real_share")
     assert isinstance(error, BreakerError)
     assert error.exit_code == 3
     assert str(error) == (
@@ -43,10 +41,23 @@ def test_too_few_samples_tell_nothing_either_way() -> None:
 
 
 def test_a_resumed_run_remembers_a_low_measurement() -> None:
-    monitor = CollapseMonitor(DATA, limit=0.5, low_before=1)
+    before = CollapseMonitor(DATA, limit=0.5)
+    before.observe(NARROW)
+    monitor = CollapseMonitor(DATA, limit=0.5, armed=False)
+    monitor.restore(before.state())
     verdict = monitor.observe(NARROW)
     assert monitor.collapsed
     assert "no good weights were written yet" in str(monitor.error(verdict, None, "raise real_share"))
+
+
+def test_what_was_never_there_cannot_be_lost() -> None:
+    monitor = CollapseMonitor(DATA, limit=0.5, armed=False)
+    for _ in range(3):
+        assert not monitor.observe(NARROW).low
+    monitor.observe(VARIED)
+    monitor.observe(NARROW)
+    monitor.observe(NARROW)
+    assert monitor.collapsed
 
 
 def test_a_limit_of_zero_switches_it_off() -> None:

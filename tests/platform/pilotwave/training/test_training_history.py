@@ -31,6 +31,14 @@ def test_a_resumed_run_has_the_whole_curve(tmp_path: Path) -> None:
     ]
 
 
+def test_a_second_look_at_the_same_place_keeps_the_loss() -> None:
+    history = TrainingHistory()
+    history.add(report(10, validity=0.5))
+    history.add(TrainingProgress(10, 1000, float("nan"), 0.25, 0.0, 0.0, {"validity": 0.75}))
+    (point,) = history.points
+    assert (point.loss, point.held_out_loss, point.quality) == (0.2, 0.25, {"validity": 0.75})
+
+
 @given(points=st.integers(1, 200), every=st.integers(1, 40), rows=st.integers(2, 30))
 def test_a_long_curve_is_thinned_and_keeps_its_end(points: int, every: int, rows: int) -> None:
     history = TrainingHistory()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +21,6 @@ from pilotwave.backbones.molecule.representation import QM9, EncodedMolecule
 from pilotwave.backbones.molecule.training import (
     CHECKPOINT_NAME,
     MoleculeTrainingConfig,
-    data_order,
     learning_rate_factor,
     train,
 )
@@ -122,7 +120,8 @@ def test_the_loss_falls(tmp_path: Path, cache: Path) -> None:
     reports = train_silently(config)
     assert reports[-1].loss < 0.9 * reports[0].loss
     assert reports[-1].held_out_loss < 0.95 * reports[0].held_out_loss
-    assert reports[-1].quality.keys() == {"strict_validity", "decoded_validity"}
+    assert {"strict_validity", "decoded_validity"} <= reports[-1].quality.keys()
+    assert len(reports[-1].samples) == config.samples
 
 
 def test_it_pauses_and_continues(tmp_path: Path, cache: Path) -> None:
@@ -156,14 +155,6 @@ def test_the_rate_rises_stays_and_falls_to_zero(seen: int, decay: float) -> None
     if seen >= 100 and seen <= 1000 * (1 - decay):
         assert factor == pytest.approx(1.0)
     assert learning_rate_factor(1000, config) == 0.0
-
-
-@given(size=st.integers(1, 50), start=st.integers(0, 200), seed=st.integers(0, 5))
-def test_every_epoch_sees_every_molecule_once(size: int, start: int, seed: int) -> None:
-    stream = data_order(np.arange(start + size), size, seed)
-    epochs = stream[: len(stream) // size * size].reshape(-1, size)
-    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
-    assert (data_order(np.arange(start, start + size), size, seed) == stream[start:]).all()
 
 
 @settings(deadline=None, max_examples=30)
