@@ -10,6 +10,7 @@ from pilotwave.cli.export import export
 from pilotwave.cli.list_choices import list_choices
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
+from pilotwave.cli.sample import sample
 from pilotwave.cli.schema import schema
 from pilotwave.cli.status import status
 from pilotwave.cli.top import top
@@ -49,6 +50,7 @@ app.command()(export)
 app.command()(validate)
 app.command()(schema)
 app.command("list")(list_choices)
+app.command()(sample)
 app.command()(train)
 app.command()(doctor)
 

@@ -183,15 +183,16 @@ def _distance_by_kind(first: Mapping[str, Values], second: Mapping[str, Values])
 
 
 def _geometry(heavy: Mol) -> dict[str, list[tuple[str, float]]]:
-    """Returns kinds and values of all bond lengths (Å), angles (°) and torsions (°, 0 to 180) of heavy atoms."""
+    """Returns kinds and values of all bond lengths (Å), angles (°) and acyclic torsions (°, 0 to 180)."""
     positions = np.asarray(heavy.GetConformer().GetPositions())
     symbols = [atom.GetSymbol() for atom in heavy.GetAtoms()]
     neighbours = [sorted(other.GetIdx() for other in atom.GetNeighbors()) for atom in heavy.GetAtoms()]
+    linear = [str(atom.GetHybridization()) == "SP" for atom in heavy.GetAtoms()]
     lengths, torsions = [], []
     for bond in heavy.GetBonds():
         first, second = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         lengths.append((bond_kind(bond), float(np.linalg.norm(positions[first] - positions[second]))))
-        if bond.IsInRing() or bond.GetBondTypeAsDouble() == 3.0:  # a chain with a triple bond has no torsion
+        if bond.IsInRing() or linear[first] or linear[second]:  # nothing turns about a straight chain
             continue
         for before in neighbours[first]:
             for after in neighbours[second]:
