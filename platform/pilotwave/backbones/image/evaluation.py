@@ -18,7 +18,7 @@ import torch
 
 from pilotwave.backbones.image.backbone import ImageBackbone, ImageBackboneConfig
 from pilotwave.backbones.image.dataset import LabelledImages, to_latents
-from pilotwave.backbones.image.judge import BUILTIN_JUDGE, Judge, read_judge
+from pilotwave.backbones.image.judge import Judge, read_judge
 from pilotwave.backbones.image.network import ImageNetwork, velocity_loss
 from pilotwave.backbones.image.quality import Pixels, diversity, draw_in_turns
 from pilotwave.backbones.image.stored import header_of
@@ -128,8 +128,6 @@ def save_page(pixels: Pixels, path: Path, columns: int) -> None:
 
 def _fitting_judge(pictures: LabelledImages) -> Judge | None:
     """Returns the shipped judge if it judges such pictures."""
-    if not BUILTIN_JUDGE.exists():
-        return None
     judge = read_judge()
     return judge if judge.picture == pictures.picture else None
 

@@ -6,6 +6,7 @@ May import numpy, the modules beside it and :mod:`pilotwave.errors`; pillow insi
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -56,15 +57,25 @@ def held_out_rows(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return np.isin(digests, chosen)
 
 
-def read_picture(path: Path, side: int | None = None) -> npt.NDArray[np.uint8]:
-    """Reads one picture over white, uint8 of shape (height, width, 3).
+def read_picture(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads one picture file over white, uint8 of shape (height, width, 3); see :func:`picture_from_bytes`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"could not read the picture {path} ({error.strerror}); mend it or take it out") from error
+    return picture_from_bytes(data, str(path))
+
+
+def picture_from_bytes(data: bytes, name: str, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """Decodes one picture over white, uint8 of shape (height, width, 3).
 
     Args:
-        path: Of the file.
+        data: A PNG, JPEG or WebP file.
+        name: For the message.
         side: If given, the picture is scaled to this many pixels per side.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: It is no picture.
         MissingDependencyError: Pillow is not installed.
     """
     try:
@@ -74,11 +85,11 @@ def read_picture(path: Path, side: int | None = None) -> npt.NDArray[np.uint8]:
             "reading pictures needs pillow, which is not installed; run: pip install 'pilotwave[images]'"
         ) from error
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(data)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGBA")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"could not read the picture {path} ({reason}); mend it or take it out") from error
+        raise InputError(f"could not read the picture {name} ({reason}); mend it or take it out") from error
     if side is not None:
         picture = picture.resize((side, side), Image.Resampling.LANCZOS)
     paper = Image.new("RGBA", picture.size, (255, 255, 255, 255))
@@ -134,4 +145,4 @@ def _same_size(files: list[Path]) -> list[npt.NDArray[np.uint8]]:
     return pictures
 
 
-__all__ = ["FEWEST_PICTURES", "SUFFIXES", "held_out_rows", "load_folder", "read_picture"]
+__all__ = ["FEWEST_PICTURES", "SUFFIXES", "held_out_rows", "load_folder", "picture_from_bytes"]

@@ -90,6 +90,22 @@ def measure_quality(
             f"expected a judge and pictures of {backbone.picture}, got {judge.picture} and {real.picture}"
         )
     asked, pixels = draw_in_turns(backbone, count, seed)
+    return assess(asked, pixels, judge, real, seed)
+
+
+def assess(
+    asked: npt.NDArray[np.int64], pixels: Pixels, judge: Judge, real: LabelledImages, seed: int = 0
+) -> ImageQuality:
+    """Measures pictures that were drawn already; see :func:`measure_quality`.
+
+    Args:
+        asked: The class that each was asked to show, (count,).
+        pixels: uint8 (count, side, side, channels).
+        judge: Of such pictures.
+        real: Such pictures, that neither model nor judge was trained on.
+        seed: Of random subsets.
+    """
+    count = len(asked)
     judged, judged_real = judge(pixels), judge(real.images)
     right = judged.labels == asked
     first, second = halves(judged_real.features, seed)
@@ -212,7 +228,8 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
     centre = share + z * z / (2 * trials)
     half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return max(0.0, min(low, share)), min(1.0, max(high, share))  # at 0 and 1 rounding would leave the share out
 
 
 def in_percent(successes: int, trials: int) -> str:
@@ -238,6 +255,7 @@ def describe(quality: ImageQuality, class_names: Sequence[str]) -> list[str]:
 __all__ = [
     "ImageQuality",
     "alike",
+    "assess",
     "corrected_frechet_distance",
     "describe",
     "diversity",

@@ -24,7 +24,7 @@ from pilotwave.backbones.image.model_card import Card, described
 from pilotwave.backbones.image.network import ImageNetwork, ImageNetworkConfig, velocity_loss
 from pilotwave.backbones.image.sources import Source
 from pilotwave.backbones.image.stored import header_of, read_start
-from pilotwave.backbones.image.training_config import FREE, ImageTrainingConfig, rate_factor
+from pilotwave.backbones.image.training_config import FREE, EmojiTrainingConfig, ImageTrainingConfig, rate_factor
 from pilotwave.backbones.image.training_data import TrainingData
 from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint, save_checkpoint
@@ -316,4 +316,4 @@ def _in_words(measure: str, samples: int) -> str:
     return f"{words[measure]} ({samples} samples, 10 steps)"
 
 
-__all__ = ["FREE", "ImageTrainingConfig", "make_optimizers", "rate_factor", "train"]
+__all__ = ["FREE", "EmojiTrainingConfig", "ImageTrainingConfig", "make_optimizers", "rate_factor", "train"]

@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pilotwave.backbones.image.dataset import IMAGE_SIZE
+from pilotwave.backbones.image.emoji import SIDE as EMOJI_SIDE
+from pilotwave.backbones.image.emoji import load_emoji
 from pilotwave.backbones.image.network import ImageNetworkConfig
 from pilotwave.backbones.image.sources import Source, load_source
 
@@ -90,6 +92,8 @@ class ImageTrainingConfig(BaseModel):
         default=100, ge=2, le=10_000, description="Samples drawn at each measurement, in classes' turns."
     )
 
+    mirror: bool = Field(default=False, description="Mirror every other training picture, left to right.")
+
     @property
     def fine_tunes(self) -> bool:
         """Whether given weights go on learning from the user's own pictures."""
@@ -109,11 +113,35 @@ class ImageTrainingConfig(BaseModel):
         return -(-self.images // self.batch_size)
 
 
+class EmojiTrainingConfig(ImageTrainingConfig):
+    """The same for 64x64 emoji in colour."""
+
+    model: ClassVar[str] = "emoji"
+    package_shape: ClassVar[tuple[int, int, int]] = (3, EMOJI_SIDE, EMOJI_SIDE)
+
+    data: Path | None = Field(
+        default=None, description="Folder of pictures (PNG, JPEG, WebP; a sub-folder per class); the emoji if none."
+    )
+    cache: Path | None = Field(default=None, description="Folder of the fetched emoji; the user's cache if none.")
+    images: int = Field(
+        default=500_000, ge=1, description="Budget: training pictures seen, repetitions counted; it may be changed."
+    )
+    network: ImageNetworkConfig | None = Field(
+        default=ImageNetworkConfig(widths=(96, 160)), description="The denoiser's shape; that of the start if none."
+    )
+    mirror: bool = Field(default=True, description="Mirror every other training picture, left to right.")
+
+    def package_source(self) -> Source:
+        """Loads the emoji, fetching them the first time."""
+        return load_emoji(self.cache)
+
+
 FREE = frozenset(
     {
         "output",
         "data",
         "real",
+        "cache",
         "images",
         "device",
         "threads",
@@ -134,4 +162,4 @@ def rate_factor(config: ImageTrainingConfig, step: int) -> float:
     return min(1.0, up, down)
 
 
-__all__ = ["FREE", "ImageTrainingConfig", "rate_factor"]
+__all__ = ["FREE", "EmojiTrainingConfig", "ImageTrainingConfig", "rate_factor"]

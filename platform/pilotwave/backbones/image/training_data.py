@@ -58,6 +58,9 @@ class TrainingData:
         images, known = self.pictures(step)
         random = np.random.default_rng((self.config.seed, _BATCH, step))
         clean = to_latents(images)
+        if self.config.mirror:
+            mirrored = torch.from_numpy(random.random(size) < 0.5)
+            clean = torch.where(mirrored[:, None, None, None], clean.flip(-1), clean)
         noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
         # one time in each of `size` equal strata: the same mean with far less spread between batches
         strata = torch.from_numpy(random.permutation(size))

@@ -17,13 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pilotwave.backbones.image.backbone import ImageBackboneConfig
-from pilotwave.backbones.image.network import ImageNetworkConfig
+from pilotwave.backbones.image import dataset
+from pilotwave.backbones.image.backbone import BUILTIN_WEIGHTS, ImageBackboneConfig
+from pilotwave.backbones.image.judge import BUILTIN_JUDGE
+from pilotwave.backbones.image.network import ImageNetworkConfig, PictureFormat
+from pilotwave.backbones.image.sources import load_source
 from pilotwave.backbones.image.training import CHECKPOINT_NAME, ImageTrainingConfig, rate_factor, train
-from pilotwave.errors import CheckpointError, InputError
+from pilotwave.backbones.image.training_data import TrainingData
+from pilotwave.errors import CheckpointError, ConfigError, InputError
 from pilotwave.storage import load_checkpoint
 from pilotwave.training.progress import TrainingProgress
 from pilotwave.training.weights import read_weights
+from pilotwave.types import Draw
 
 STEPS = 9
 TRAIN_AND_TELL = """
@@ -163,12 +168,115 @@ def test_a_diverged_run_stops_and_keeps_its_last_good_checkpoint(tmp_path: Path,
         train_silently(config)
 
 
+def test_training_begins_from_given_weights(tmp_path: Path, data: Path) -> None:
+    first = train(tiny(tmp_path / "first", data, images=32), lambda progress: None)
+    slow = {"images": 8, "learning_rate": 1e-9, "matrix_learning_rate": 1e-9, "network": None}
+    second = train(tiny(tmp_path / "second", data, start=str(first), **slow), lambda progress: None)
+    before, after = (read_weights(path, model="image") for path in (first, second))
+    for name, tensor in before.tensors.items():
+        torch.testing.assert_close(after.tensors[name], tensor, atol=1e-3, rtol=1e-2)
+    assert after.progress["images_seen"] == 8
+    assert after.progress["training"]["start"] == before.fingerprint
+
+
+def test_a_start_of_another_model_or_shape_is_one_line(tmp_path: Path, data: Path) -> None:
+    first = train(tiny(tmp_path / "first", data, images=8), lambda progress: None)
+
+    def refusal(start: str, folder: Path = data) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            train_silently(tiny(tmp_path / "second", folder, start=start))
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "of model 'judge'" in refusal(str(BUILTIN_JUDGE))
+    assert "no such file" in refusal(str(tmp_path / "none.safetensors"))
+    assert "has widths" in refusal("builtin")
+    folder = pictures_of_classes(tmp_path / "pictures", ("bag", "spaceship"), 28)
+    assert "of 2 classes (bag, spaceship)" in refusal(str(first), folder)
+    small = pictures_of_classes(tmp_path / "small", ("bag", "coat"), 16)
+    assert "16x16" in refusal(str(first), small)
+
+
+def pictures_of_classes(folder: Path, names: tuple[str, ...], side: int, varied: bool = True) -> Path:
+    """Twenty grey pictures of every class, alike but for a few pixels unless varied."""
+    image = pytest.importorskip("PIL.Image")
+    random = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for place in range(20):
+            picture = random.integers(0, 256 if varied else 3, (side, side), dtype=np.uint8)
+            image.fromarray(picture).save(folder / name / f"{place}.png")
+    return folder
+
+
+def test_a_users_folder_of_any_size_and_class_trains(tmp_path: Path) -> None:
+    folder = pictures_of_classes(tmp_path / "pictures", ("cat", "dog"), 20)
+    config = tiny(tmp_path / "run", folder, images=16)
+    reports: list[TrainingProgress] = []
+    path = train(config, reports.append)
+    assert "relative_diversity" in reports[-1].quality
+    assert (tmp_path / "run" / "samples.png").stat().st_size > 0
+    backbone = ImageBackboneConfig(kind="image", checkpoint=str(path), steps=1, classes=("dog",)).build("cpu")
+    assert backbone.latent_shape == (1, 20, 20)
+    conditions = backbone.draw_conditions([Draw.of(0, 0, slot) for slot in range(5)])
+    assert conditions.flatten().tolist() == [1] * 5
+    with pytest.raises(ConfigError, match="did you mean 'dog'"):
+        ImageBackboneConfig(kind="image", checkpoint=str(path), classes=("dogs",)).build("cpu")
+
+
+def test_the_card_says_what_the_run_knows(tmp_path: Path, data: Path) -> None:
+    train_silently(tiny(tmp_path / "run", data, images=24))
+    card = (tmp_path / "run" / "MODEL_CARD.md").read_text()
+    for expected in (str(data), "43 pictures to train on and 8 held out", "24 pictures seen", "Licence", "seed 0"):
+        assert expected in card
+    assert "Share of samples that the judge takes for their class" in card
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pictures_of_classes(tmp_path_factory.mktemp("real") / "pictures", dataset.CLASS_NAMES, 28)
+
+
+def test_fine_tuning_mixes_real_pictures_into_every_batch(tmp_path: Path, data: Path, real: Path) -> None:
+    start = train(tiny(tmp_path / "first", data, images=8), lambda progress: None)
+    own = pictures_of_classes(tmp_path / "own", ("bag", "coat"), 28, varied=False)
+    config = tiny(tmp_path / "run", own, start=str(start), real=real, real_share=0.3, images=16, collapse_below=0)
+    batches = TrainingData(config, load_source(own), read_picture_format(start))
+    assert batches.real_per_batch == 3  # of eight: at least 30%
+    for step in range(20):
+        images, labels = batches.pictures(step)
+        assert (images.reshape(8, -1).max(1) > 100).sum() == 3
+        assert {dataset.CLASS_NAMES[label] for label in labels[:5]} <= {"bag", "coat"}
+    train_silently(config)
+    assert "38% of every batch are real pictures" in (config.output / "MODEL_CARD.md").read_text()
+    wrong = pictures_of_classes(tmp_path / "wrong", ("bag",), 32)
+    with pytest.raises(InputError, match="leave real out"):
+        train_silently(tiny(tmp_path / "other", own, start=str(start), real=wrong))
+
+
+def test_fine_tuning_that_collapses_stops_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    """A model of clothes varies much less than pictures of random pixels do."""
+    own = pictures_of_classes(tmp_path / "own", ("bag", "coat"), 28)
+    rates = {"learning_rate": 1e-9, "matrix_learning_rate": 1e-9}
+    changes = {"real_share": 0, "images": 240, "collapse_below": 0.95, "network": None}
+    config = tiny(tmp_path / "run", own, start="builtin", **rates, **changes)
+    with pytest.raises(InputError, match=r"collapsed after 24 pictures.*last good weights") as caught:
+        train_silently(config)
+    assert "\n" not in str(caught.value)
+    kept, given = (read_weights(p, model="image") for p in (config.output / "image.safetensors", BUILTIN_WEIGHTS))
+    assert kept.progress["images_seen"] == 0
+    for name, tensor in given.tensors.items():
+        assert torch.equal(kept.tensors[name], tensor)
+
+
+def read_picture_format(path: Path) -> PictureFormat:
+    return PictureFormat.model_validate(read_weights(path, model="image").config["picture"])
+
+
 @settings(deadline=None)
 @given(step=st.integers(0, 999), warm_up=st.floats(0, 0.5), decay=st.floats(0, 0.5))
 def test_the_learning_rate_rises_stays_and_falls_to_zero(step: int, warm_up: float, decay: float) -> None:
-    config = ImageTrainingConfig(
-        output=Path("unused"), images=1000, batch_size=1, warm_up=warm_up, decay=decay
-    )
+    config = ImageTrainingConfig(output=Path("unused"), images=1000, batch_size=1, warm_up=warm_up, decay=decay)
     factor = rate_factor(config, step)
     assert 0.0 < factor <= 1.0
     if warm_up * 1000 <= step <= (1 - decay) * 1000:
