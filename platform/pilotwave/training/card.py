@@ -91,7 +91,7 @@ class ModelCard:
         sections = [
             [f"# {self.title}", "", self.summary, "", "Written by `pilotwave train`; every figure is of this run."],
             ["## What it is", *_bullets(self.what)],
-            ["## Data", *(line for source in self.data for line in _source(source, self.examples))],
+            ["## Data", *("\n".join(_source(source, self.examples)) + "\n" for source in self.data)],
             ["## Training", self.progress, "", "```", self.command, "```", "", *_bullets(self.recipe)],
             ["Settings that differ from the defaults:", "", *_settings(self.settings)],
             ["### Compute", *_bullets(self.compute.lines())],
@@ -99,7 +99,7 @@ class ModelCard:
             ["## Measured quality", "", *_quality(self.quality)],
             ["## Limits", *_bullets(self.limits)],
         ]
-        return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
+        return "\n\n".join("\n".join(lines).rstrip() for lines in sections) + "\n"
 
 
 def write_card(card: ModelCard, folder: Path) -> Path:

@@ -52,8 +52,13 @@ class TrainingWatcher:
     def __call__(self, progress: TrainingProgress) -> None:
         """Takes a report."""
 
-    def announce(self, line: str) -> None:
-        """Takes a line of text about work before the first step, such as preparing data."""
+    def announce(self, line: str, *, passing: bool = False) -> None:
+        """Takes a line of text, such as how far the data is prepared.
+
+        Args:
+            line: Of text.
+            passing: Whether it only matters until the next one.
+        """
 
     def tick(self, seen: int, total: int, loss: float) -> None:
         """Takes the state after a step; called after every one, so it must be cheap."""

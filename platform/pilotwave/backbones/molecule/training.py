@@ -82,7 +82,7 @@ def train(config: MoleculeTrainingConfig, progress: Callable[[TrainingProgress],
     device = choose_device(config.device)
     if read_checkpoint(config) is None and config.start is not None:  # refuse before any work
         starting_weights(config)
-    note = training_data.load(config, watcher.announce).note  # prepared once, before processes share it
+    note = training_data.load(config, watcher).note  # prepared once, before processes share it
     if note:
         watcher.announce(f"note: {note}")
     if device.type != "cpu" or config.processes == 1:
@@ -141,7 +141,7 @@ class _Run:
         self.noise = training_loss.NoiseDistribution(
             config.log_noise_mean, config.log_noise_spread, config.network.largest_noise
         )
-        self.data = training_data.load(config)
+        self.data = training_data.load(config, TrainingWatcher())
         self.known = set(self.data.molecules.smiles.tolist())
         self.held_out = self._held_out_batch(self.data.held_out)
         real = self.data.real_held_out
@@ -277,6 +277,7 @@ class _Run:
         Raises:
             CollapseError: The samples were not varied enough, on two measurements running.
         """
+        watcher.announce(f"drawing {self.config.samples} samples to measure them", passing=True)
         self.average.copy_to(self.averaged)
         backbone = MoleculeBackbone(
             self.averaged,

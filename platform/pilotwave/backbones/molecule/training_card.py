@@ -13,6 +13,7 @@ from pilotwave.backbones.molecule.training_config import MoleculeTrainingConfig
 from pilotwave.backbones.molecule.training_measurement import Measurement
 from pilotwave.training.card import Measured, ModelCard, changed_settings, command_line
 from pilotwave.training.history import ComputeLog, TrainingHistory
+from pilotwave.training.order import real_count
 
 NOT_OF_THE_MODEL = frozenset(
     {"output", "cache", "pause_after_minutes", "checkpoint_seconds", "report_every", "sample_every", "device"}
@@ -53,13 +54,20 @@ def describe(
         command=command_line(config.model, settings),
         recipe=_recipe(config, data),
         settings=settings,
-        progress=f"{'Finished' if finished else 'Not finished'}: {seen:,} of {config.molecules:,} molecules seen, "
-        f"repetitions counted; {seen / max(data.own, 1):,.1f} times the data.",
+        progress=_progress(config, data, seen),
         compute=compute,
         history=history,
         quality=measured,
         limits=_limits(config, data, finished, warning),
     )
+
+
+def _progress(config: MoleculeTrainingConfig, data: TrainingSet, seen: int) -> str:
+    state = "Finished" if seen >= config.molecules else "Not finished"
+    own = seen * (config.batch_size - real_count(config.batch_size, data.real_share)) / config.batch_size
+    times = f"{own / data.own:,.1f} times" if own >= data.own else f"{own / data.own:.0%} of"
+    whose = "the data" if config.own_data is None else "the user's molecules"
+    return f"{state}: {seen:,} of {config.molecules:,} molecules seen, repetitions counted; {times} {whose}."
 
 
 def _summary(config: MoleculeTrainingConfig) -> str:

@@ -5,8 +5,8 @@ May import: the data sets beside it, the run's configuration and :mod:`pilotwave
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pilotwave.backbones.molecule.dataset import MoleculeDataset
 from pilotwave.backbones.molecule.fine_tuning import TrainingSet
 from pilotwave.backbones.molecule.training_config import MoleculeTrainingConfig, identity
 from pilotwave.training.card import DataSource
+from pilotwave.training.progress import TrainingWatcher
 
 NARROWNESS_SAMPLE = 500
 
@@ -55,26 +56,26 @@ def identity_of(config: MoleculeTrainingConfig) -> dict[str, Any]:
     return settings | {"data": f"SDF {sdf.digest_of(config.own_data)}"}
 
 
-def load(config: MoleculeTrainingConfig, announce: Callable[[str], None] | None = None) -> TrainingSet:
+def load(config: MoleculeTrainingConfig, watcher: TrainingWatcher) -> TrainingSet:
     """Loads the data of a run, preparing it on first use.
 
     Args:
         config: Names the data and the cache.
-        announce: Called with a line of text while data is prepared.
+        watcher: Told how far it is, and what became of the user's file.
 
     Raises:
         InputError: The user's file cannot be used; one line says why.
         MissingDependencyError: The package that holds the data is neither installed nor to be fetched.
     """
     if config.own_data is None:
-        return fine_tuning.plain(_packaged(config, announce), SOURCES[config.data])
+        return fine_tuning.plain(_packaged(config, watcher), SOURCES[config.data])
+    announce = partial(watcher.announce, passing=True)
     own = sdf.load(config.own_data, config.network.chemistry, config.cache, config.processes, announce)
-    if announce is not None:
-        announce(f"{config.own_data.name}: {own.text()}")
+    watcher.announce(f"{config.own_data.name}: {own.text()}")
     source = _own_source(config.own_data, own)
     if not config.share_of_real:
         return fine_tuning.plain(own.molecules, source)
-    real = _packaged(config, announce)
+    real = _packaged(config, watcher)
     mixed = fine_tuning.mixed(own.molecules, source, real, SOURCES[config.package_data], config.share_of_real)
     note = fine_tuning.narrowness(
         own.molecules.smiles[:NARROWNESS_SAMPLE].tolist(),
@@ -85,10 +86,10 @@ def load(config: MoleculeTrainingConfig, announce: Callable[[str], None] | None 
     return replace(mixed, note=note)
 
 
-def _packaged(config: MoleculeTrainingConfig, announce: Callable[[str], None] | None) -> MoleculeDataset:
+def _packaged(config: MoleculeTrainingConfig, watcher: TrainingWatcher) -> MoleculeDataset:
     def tell(done: int, total: int) -> None:
-        if announce is not None:
-            announce(f"prepared {done:,} of {total:,} molecules of {config.package_data}; they are cached")
+        line = f"prepared {done:,} of {total:,} molecules of {config.package_data}, once; they are cached"
+        watcher.announce(line, passing=True)
 
     if config.package_data == "qm9":
         return qm9.load(config.cache, processes=config.processes, progress=tell)

@@ -29,10 +29,12 @@ class Measurement:
     Attributes:
         samples: One per draw, in order.
         novel: Share of the distinct molecules that are not in the training data; 0 if there are none.
+        how: How they were drawn, e.g. ``"50 steps"``.
     """
 
     samples: tuple[Sample | Invalid, ...]
     novel: float
+    how: str
 
     @property
     def molecules(self) -> list[MoleculeSample]:
@@ -65,7 +67,7 @@ class Measurement:
     def measured(self) -> list[Measured]:
         """Returns the figures of a model card, shares with their Wilson intervals."""
         drawn, valid, distinct = len(self.samples), len(self.molecules), len(set(self.smiles))
-        draws = f"{drawn:,} unguided draws"
+        draws = f"{drawn:,} unguided draws of {self.how}"
         rows = [
             _share("strictly valid (neutral, one fragment, valences exact as sampled)", self.strict, drawn, draws),
             _share("decoded (the same after repairing hydrogens)", valid, drawn, draws),
@@ -102,7 +104,7 @@ def measure(
         parts: list[list[Sample | Invalid]] = [[] for _ in range(world)]
         distributed.all_gather_object(parts, samples)
         samples = [sample for part in parts for sample in part]
-    return Measurement(tuple(samples), novelty(_smiles(samples), known))
+    return Measurement(tuple(samples), novelty(_smiles(samples), known), f"{backbone.steps} steps")
 
 
 def _smiles(samples: Sequence[Sample | Invalid]) -> list[str]:

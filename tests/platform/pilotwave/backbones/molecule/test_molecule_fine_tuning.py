@@ -79,6 +79,17 @@ def start(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return train(tiny(tmp_path_factory.mktemp("start"), cache, molecules=8), lambda progress: None)
 
 
+class Listening(TrainingWatcher):
+    """Keeps what was announced for good."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def announce(self, line: str, *, passing: bool = False) -> None:
+        if not passing:
+            self.lines.append(line)
+
+
 def same_weights(ours: Path, theirs: Path) -> bool:
     one, other = (read_weights(run / "molecule.safetensors", model=MODEL).tensors for run in (ours, theirs))
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -130,9 +141,9 @@ def test_a_run_that_the_user_stopped_goes_on_where_it_stood(tmp_path: Path, cach
 
 def test_every_batch_holds_the_share_of_real_data(tmp_path: Path, cache: Path, own: Path, start: Path) -> None:
     config = tiny(tmp_path / "run", cache, data=str(own), start=str(start), real_share=0.3)
-    lines: list[str] = []
-    data = training_data.load(config, lines.append)
-    assert lines == ["mine.sdf: 20 of 20 molecules fit"]
+    heard = Listening()
+    data = training_data.load(config, heard)
+    assert heard.lines == ["mine.sdf: 20 of 20 molecules fit"]
     real = dataset.split(qm9.load(cache))[0]
     assert len(data.molecules) - data.own == len(real)
     for step in range(40):
@@ -165,7 +176,7 @@ def test_the_share_is_a_quarter_unless_said_otherwise(tmp_path: Path, cache: Pat
     assert tiny(tmp_path, cache, start=str(start)).share_of_real == 0
     assert tiny(tmp_path, cache, data=str(own), real_share=0.5).share_of_real == 0.5
     on_purpose = tiny(tmp_path / "run", cache, data=str(own), start=str(start), real_share=0, molecules=8)
-    data = training_data.load(on_purpose)
+    data = training_data.load(on_purpose, TrainingWatcher())
     assert len(data.molecules) == data.own
     train(on_purpose, lambda progress: None)
     card = (on_purpose.output / CARD_NAME).read_text()
