@@ -72,8 +72,9 @@ def load_emoji(cache: Path | None = None) -> Source:
     return Source(
         whole.select(np.flatnonzero(~held_out)),
         whole.select(np.flatnonzero(held_out)),
-        f"Fluent emoji (Microsoft), from the npm package `{PICTURES}`, classes from `{GROUPS}`",
-        "MIT, both packages",
+        "Fluent emoji in 3D",
+        f"Microsoft; from the npm package `{PICTURES}`, classes from `{GROUPS}`.",
+        "MIT, both packages.",
     )
 
 

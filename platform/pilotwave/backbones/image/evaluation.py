@@ -1,16 +1,12 @@
-"""Looks at a model while it trains: held-out loss, samples as a picture, their diversity and the judge's opinion.
+"""Looks at a model while it trains: held-out loss, samples, their diversity and the judge's opinion.
 
-May import torch, numpy and the modules beside it; pillow inside a function.
+May import torch, numpy, the modules beside it and pilotwave's samples.
 """
 
 from __future__ import annotations
 
 import copy
-import importlib.util
-import io
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +18,15 @@ from pilotwave.backbones.image.judge import Judge, read_judge
 from pilotwave.backbones.image.network import ImageNetwork, velocity_loss
 from pilotwave.backbones.image.quality import Pixels, diversity, draw_in_turns
 from pilotwave.backbones.image.stored import header_of
-from pilotwave.storage import write_atomically
+from pilotwave.samples import ImageSample
 from pilotwave.training.weights import Weights
 
 HELD_OUT_PICTURES = 1000
 SAMPLER_STEPS = 10
 """Fewer than a campaign takes: these samples are looked at often and only compared with each other."""
 DRAWS_SEED = 20_250
+PIXEL_DISTANCE = "pixel_distance"
+"""Mean root mean square distance of two pictures, pixels from 0 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +34,26 @@ class Look:
     """One look at a model.
 
     Attributes:
-        pixels: Its samples, classes in turn, uint8 (n, side, side, channels).
-        measures: By name: ``relative_diversity`` of the samples to the data, and ``judge_agreement`` if there
-            is a judge of such pictures.
+        asked: The class that each sample was asked to show, (n,).
+        pixels: The samples, classes in turn, uint8 (n, side, side, channels).
+        class_names: What the classes are called.
+        diversity: Of the samples, by the names of :attr:`Evaluation.data_diversity`.
+        measures: ``relative_diversity`` of the samples to the data, and ``judge_agreement`` if there is a judge of
+            such pictures.
     """
 
+    asked: npt.NDArray[np.int64]
     pixels: Pixels
+    class_names: tuple[str, ...]
+    diversity: dict[str, float]
     measures: dict[str, float]
+
+    def samples(self, count: int) -> tuple[ImageSample, ...]:
+        """Returns the first few samples."""
+        return tuple(
+            ImageSample(picture, self.class_names[label])
+            for picture, label in zip(self.pixels[:count], self.asked[:count], strict=True)
+        )
 
 
 class Evaluation:
@@ -88,42 +99,24 @@ class Evaluation:
             losses = [velocity_loss(self.network, *batch) for batch in self.batches]
         return float(torch.cat(losses).mean())
 
-    def look(self, average: dict[str, torch.Tensor]) -> Look:
-        """Draws samples with averaged weights and measures them."""
+    def look(self, average: dict[str, torch.Tensor], *, again: bool = False) -> Look:
+        """Draws samples with averaged weights and measures them; other ones if asked again."""
         precision = "bfloat16" if self.reduced else "float32"
         config = ImageBackboneConfig(kind="image", steps=SAMPLER_STEPS, precision=precision)
         weights = Weights(average, header_of(self.network), {}, "in-training")
-        asked, pixels = draw_in_turns(ImageBackbone(config, weights, str(self.device)), self.samples, DRAWS_SEED)
-        measures = {"relative_diversity": self._diversity(pixels, asked) / max(self.data_diversity, 1e-9)}
+        backbone = ImageBackbone(config, weights, str(self.device))
+        asked, pixels = draw_in_turns(backbone, self.samples, DRAWS_SEED + again)
+        diversity = self._diversity(pixels, asked)
+        whole = max(self.data_diversity[PIXEL_DISTANCE], 1e-9)
+        measures = {"relative_diversity": diversity[PIXEL_DISTANCE] / whole}
         if self.judge is not None:
             measures["judge_agreement"] = float(np.mean(self.judge(pixels).labels == asked))
-        return Look(pixels, measures)
+        return Look(asked, pixels, self.held_out.class_names, diversity, measures)
 
-    def _diversity(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> float:
+    def _diversity(self, pixels: Pixels, labels: npt.NDArray[np.int64]) -> dict[str, float]:
         """Returns the diversity within classes; over all where there are too many classes for pairs."""
         by_class = self.samples >= 2 * len(self.held_out.class_names)
-        return diversity(pixels, labels if by_class else np.zeros_like(labels))
-
-
-def save_page(pixels: Pixels, path: Path, columns: int) -> None:
-    """Writes pictures row by row into one PNG; does nothing where pillow is not installed.
-
-    Raises:
-        StorageError: It could not be written.
-    """
-    if importlib.util.find_spec("PIL") is None:
-        return
-    from PIL import Image
-
-    count, side, _, channels = pixels.shape
-    rows = math.ceil(count / columns)
-    page = np.full((rows * (side + 2), columns * (side + 2), channels), 127, dtype=np.uint8)
-    for place, picture in enumerate(pixels):
-        top, left = (side + 2) * (place // columns) + 1, (side + 2) * (place % columns) + 1
-        page[top : top + side, left : left + side] = picture
-    buffer = io.BytesIO()
-    Image.fromarray(page[..., 0] if channels == 1 else page).save(buffer, format="PNG")
-    write_atomically(path, buffer.getvalue())
+        return {PIXEL_DISTANCE: diversity(pixels, labels if by_class else np.zeros_like(labels))}
 
 
 def _fitting_judge(pictures: LabelledImages) -> Judge | None:
@@ -132,4 +125,4 @@ def _fitting_judge(pictures: LabelledImages) -> Judge | None:
     return judge if judge.picture == pictures.picture else None
 
 
-__all__ = ["Evaluation", "Look", "save_page"]
+__all__ = ["PIXEL_DISTANCE", "SAMPLER_STEPS", "Evaluation", "Look"]

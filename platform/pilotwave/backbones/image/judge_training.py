@@ -11,6 +11,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +29,15 @@ from pilotwave.backbones.image.judge import (
     expected_calibration_error,
     fit_temperature,
 )
-from pilotwave.backbones.image.model_card import Card, described
+from pilotwave.backbones.image.quality import wilson_interval
 from pilotwave.backbones.image.sources import load_source
+from pilotwave.backbones.image.training_card import NOT_OF_THE_MODEL, described, parameters_of
 from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint, save_checkpoint
-from pilotwave.training.progress import TrainingProgress
+from pilotwave.training.card import Measured, ModelCard, changed_settings, command_line, write_card
+from pilotwave.training.device import describe_device
+from pilotwave.training.history import ComputeLog, TrainingHistory
+from pilotwave.training.progress import TrainingProgress, TrainingWatcher, watcher_of
 from pilotwave.training.weights import write_weights
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -76,8 +81,8 @@ def train(config: JudgeTrainingConfig, progress: Callable[[TrainingProgress], No
     """Trains, or continues where the checkpoint in the output folder stands.
 
     Returns:
-        The path of the finished weights, ``<output>/judge.safetensors``; their header holds the accuracy and the
-        expected calibration error on held-out pictures.
+        The path of the finished weights, ``<output>/judge.safetensors``, whose header holds the accuracy and the
+        expected calibration error on held-out pictures; of the checkpoint if the run was stopped.
 
     Raises:
         CheckpointError: The output folder holds a damaged checkpoint or one of another run.
@@ -88,7 +93,8 @@ def train(config: JudgeTrainingConfig, progress: Callable[[TrainingProgress], No
     try:
         run = _Run(config)
         run.resume()
-        return run.to_the_end(progress)
+        finished = run.to_the_end(watcher_of(progress))
+        return run.write_weights() if finished else config.output / CHECKPOINT_NAME
     finally:
         torch.set_num_threads(threads_before)
 
@@ -110,25 +116,33 @@ class _Run:
             self.network = JudgeNetwork(config.network, self.picture)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=0.05)
         self.identity = config.model_dump(mode="json", exclude=set(FREE)) | {"data": self.source.train.digest()}
-        self.step, self.seconds = 0, 0.0
+        self.history, self.compute, self.step = TrainingHistory(), ComputeLog(), 0
 
-    def to_the_end(self, progress: Callable[[TrainingProgress], None]) -> Path:
-        config = self.config
+    def to_the_end(self, watcher: TrainingWatcher) -> bool:
+        """Trains until the budget is spent (True) or until the watcher stops it (False)."""
+        config, total = self.config, self.config.steps * self.config.batch_size
+        self.compute.begin(describe_device(torch.device("cpu"), config.threads))
         losses: list[float] = []
-        started = saved = reported = clock.monotonic()
-        before, reported_step = self.seconds, self.step
+        saved = reported = clock.monotonic()
+        reported_step = self.step
         while self.step < config.steps:
             losses.append(self.one_step())
-            self.seconds = before + clock.monotonic() - started
-            last = self.step == config.steps
-            if last or self.step * config.batch_size % config.report_every < config.batch_size:
+            last, seen = self.step == config.steps, self.step * config.batch_size
+            watcher.tick(seen, total, losses[-1])
+            if last or seen % config.report_every < config.batch_size:
                 per_second = (self.step - reported_step) * config.batch_size / (clock.monotonic() - reported)
-                progress(self._report(float(np.mean(losses)), per_second))
+                left = (total - seen) / max(per_second, 1e-9)
+                report = TrainingProgress(seen, total, float(np.mean(losses)), None, per_second, left)
+                self.history.add(report)
+                watcher(report)
                 losses, reported, reported_step = [], clock.monotonic(), self.step
-            if last or clock.monotonic() - saved >= config.checkpoint_seconds:
+            stop = watcher.must_stop()
+            if last or stop or clock.monotonic() - saved >= config.checkpoint_seconds:
                 self.save()
                 saved = clock.monotonic()
-        return self.write_weights()
+            if stop and not last:
+                return False
+        return True
 
     def one_step(self) -> float:
         """Takes one optimizer step and returns its loss."""
@@ -163,7 +177,8 @@ class _Run:
         state = {
             "identity": self.identity,
             "step": self.step,
-            "seconds": self.seconds,
+            "history": self.history.state(),
+            "compute": self.compute.state(),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
@@ -181,7 +196,8 @@ class _Run:
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.history, self.compute = TrainingHistory(state["history"]), ComputeLog(state["compute"])
 
     def write_weights(self) -> Path:
         self.network.eval()
@@ -201,32 +217,44 @@ class _Run:
             },
             progress={"images_seen": self.step * self.config.batch_size, "training": self.identity, **measured},
         )
-        self._card(path, temperature, measured).write()
+        write_card(self._card(temperature, measured), self.config.output)
         return path
 
-    def _card(self, path: Path, temperature: float, measured: dict[str, float]) -> Card:
-        return Card(
-            title="A judge of pictures",
-            purpose="Names the class of a picture, to measure image models by. It must never guide, filter or be "
+    def _card(self, temperature: float, measured: dict[str, Any]) -> ModelCard:
+        settings = changed_settings(self.config, NOT_OF_THE_MODEL)
+        taught = (
+            f"Of the former, {len(self.data):,} drawn with seed {self.config.seed} taught the judge and the other "
+            f"{len(self.calibration):,} set its temperature, {temperature:.3f}."
+        )
+        of = f"{measured['measured_on']:,} held-out pictures"
+        return ModelCard(
+            title=WEIGHTS_NAME,
+            summary="Names the class of a picture, to measure image models by. It must never guide, filter or be "
             "trained against: a model optimised for its own judge is not measured by it any more.",
-            weights=path,
-            parameters=sum(value.numel() for value in self.network.parameters()),
-            data=[
-                described(self.source),
-                f"Of the former, {len(self.data):,} drawn with seed {self.config.seed} taught the judge and the "
-                f"other {len(self.calibration):,} set its temperature, {temperature:.3f}.",
+            examples="pictures",
+            what=[
+                f"A convolutional network of {parameters_of(self.network)}, "
+                f"{self.config.network.features} features of which the classes are a linear function.",
+                "Probabilities are calibrated by one temperature.",
             ],
-            licence=self.source.licence,
-            settings={key: value for key, value in self.identity.items() if key != "network"},
-            seen=self.step * self.config.batch_size,
-            epochs=self.step * self.config.batch_size / len(self.data),
-            seconds=self.seconds,
-            device="cpu",
-            threads=self.config.threads,
+            data=[described(self.source, taught)],
+            command=command_line(MODEL, settings),
+            recipe=[
+                f"AdamW ({self.config.learning_rate:g}, linear up and down), batches of {self.config.batch_size}, "
+                f"pictures shifted by up to {LARGEST_SHIFT} pixels and mirrored; seed {self.config.seed}.",
+            ],
+            settings=settings,
+            progress=f"Finished: {self.step * self.config.batch_size:,} pictures seen, repetitions counted.",
+            compute=self.compute,
+            history=self.history,
             quality=[
-                f"Accuracy on {measured['measured_on']:,} held-out pictures: {100 * measured['accuracy']:.2f}%.",
-                "Expected calibration error there, 15 bins, after temperature scaling: "
-                f"{100 * measured['expected_calibration_error']:.2f}%.",
+                Measured(
+                    "accuracy",
+                    measured["accuracy"],
+                    wilson_interval(round(measured["accuracy"] * measured["measured_on"]), measured["measured_on"]),
+                    of,
+                ),
+                Measured("expected calibration error, 15 bins", measured["expected_calibration_error"], None, of),
             ],
             limits=[
                 "It knows the classes of its data and nothing else: of any other picture it names one of them.",
@@ -235,12 +263,8 @@ class _Run:
             ],
         )
 
-    def _report(self, loss: float, per_second: float) -> TrainingProgress:
-        seen, total = self.step * self.config.batch_size, self.config.steps * self.config.batch_size
-        return TrainingProgress(seen, total, loss, None, per_second, (total - seen) / max(per_second, 1e-9))
 
-
-def measure(judge: Judge, pictures: LabelledImages) -> dict[str, float]:
+def measure(judge: Judge, pictures: LabelledImages) -> dict[str, Any]:
     """Returns accuracy, expected calibration error and their number, on labelled pictures."""
     judged = judge(pictures.images)
     return {

@@ -13,9 +13,9 @@ from pilotwave.backbones.image.dataset import LabelledImages
 from pilotwave.backbones.image.folder import load_folder
 
 FASHION_MNIST = (
-    "Fashion-MNIST (Zalando SE, 2017; Xiao, Rasul, Vollgraf, arXiv:1708.07747), from the Debian package "
-    "`dataset-fashion-mnist`"
+    "Zalando SE, 2017; Xiao, Rasul, Vollgraf, arXiv:1708.07747; from the Debian package `dataset-fashion-mnist`."
 )
+UNKNOWN_LICENCE = "not known to this command; the owner's to state."
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class Source:
     Attributes:
         train: Seen in training.
         held_out: Never seen in training.
-        name: What the data is and where it comes from.
+        name: What the data is.
+        origin: Who made it, and where it comes from.
         licence: Of the data.
     """
 
     train: LabelledImages
     held_out: LabelledImages
     name: str
+    origin: str
     licence: str
 
 
@@ -47,11 +49,11 @@ def load_source(data: Path | None) -> Source:
     """
     if data is None or any(data.glob("t*-*-idx*-ubyte*")):
         train, held_out = dataset.load("train", data), dataset.load("held-out", data)
-        own = data is not None
-        name = f"the idx files in `{data}`" if own else FASHION_MNIST
-        return Source(train, held_out, name, "not known to this command" if own else "MIT (Expat)")
+        if data is None:
+            return Source(train, held_out, "Fashion-MNIST", FASHION_MNIST, "MIT (Expat).")
+        return Source(train, held_out, "idx files", f"the user's folder `{data}`.", UNKNOWN_LICENCE)
     train, held_out = load_folder(data)
-    return Source(train, held_out, f"the pictures in `{data}`", "not known to this command; the owner's to state")
+    return Source(train, held_out, "pictures", f"the user's folder `{data}`.", UNKNOWN_LICENCE)
 
 
 __all__ = ["FASHION_MNIST", "Source", "load_source"]

@@ -2,7 +2,7 @@
 
 Every batch (pictures, times, noise, dropped classes) follows from the seed and the number of the step alone, so
 a run that was killed and started again ends bit for bit where an undisturbed one ends. The output folder holds
-the checkpoint, the averaged weights of the last measurement, a page of samples and, at the end, a model card.
+the checkpoint, the averaged weights of the last measurement whose samples were varied enough, and a model card.
 
 ``torch.compile`` is not used: on the CPU it took half a minute to two minutes and gained nothing (within 6%).
 
@@ -11,6 +11,7 @@ May import torch, the modules beside it, :mod:`pilotwave.training` and :mod:`pil
 
 from __future__ import annotations
 
+import math
 import time as clock
 from collections.abc import Callable
 from pathlib import Path
@@ -19,23 +20,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from pilotwave.backbones.image.evaluation import Evaluation, save_page
-from pilotwave.backbones.image.model_card import Card, described
+from pilotwave.backbones.image.evaluation import Evaluation, Look
 from pilotwave.backbones.image.network import ImageNetwork, ImageNetworkConfig, velocity_loss
 from pilotwave.backbones.image.sources import Source
 from pilotwave.backbones.image.stored import header_of, read_start
+from pilotwave.backbones.image.training_card import describe_model
 from pilotwave.backbones.image.training_config import FREE, EmojiTrainingConfig, ImageTrainingConfig, rate_factor
 from pilotwave.backbones.image.training_data import TrainingData
 from pilotwave.errors import CheckpointError, InputError
 from pilotwave.storage import load_checkpoint, save_checkpoint
-from pilotwave.training.device import choose_device
+from pilotwave.training.card import write_card
+from pilotwave.training.collapse import CollapseMonitor, DiversityVerdict
+from pilotwave.training.device import choose_device, describe_device
 from pilotwave.training.ema import ExponentialMovingAverage
-from pilotwave.training.progress import TrainingProgress
+from pilotwave.training.history import ComputeLog, TrainingHistory
+from pilotwave.training.progress import TrainingProgress, TrainingWatcher, watcher_of
 from pilotwave.training.weights import write_weights
 
 CHECKPOINT_NAME = "checkpoint.pt"
-PAGE_NAME = "samples.png"
-PAGE_COLUMNS = 10
+SHOWN = 40
+"""Samples of a measurement that a report carries."""
+REMEDY = "give more varied pictures, a larger real_share or smaller learning rates"
 
 
 def train(config: ImageTrainingConfig, progress: Callable[[TrainingProgress], None]) -> Path:
@@ -43,15 +48,17 @@ def train(config: ImageTrainingConfig, progress: Callable[[TrainingProgress], No
 
     Args:
         config: What to train.
-        progress: Called about every ``report_every`` pictures and at the end.
+        progress: Called about every ``report_every`` pictures, at every measurement and at the end; a
+            :class:`TrainingWatcher` can also stop the run.
 
     Returns:
-        The path of the finished weights, ``<output>/image.safetensors``.
+        The path of the finished weights, ``<output>/image.safetensors``; of the checkpoint if the run was stopped.
 
     Raises:
         CheckpointError: The output folder holds a damaged checkpoint or one of another run, or the start is of
             another model.
-        InputError: The data is not there, the loss is no longer finite, or fine-tuning lost its diversity.
+        CollapseError: The samples lost their variety; the last good weights are kept.
+        InputError: The data is not there, or the loss is no longer finite.
         StorageError: A checkpoint could not be written.
     """
     threads_before = torch.get_num_threads()
@@ -59,10 +66,7 @@ def train(config: ImageTrainingConfig, progress: Callable[[TrainingProgress], No
     try:
         run = _Run(config)
         run.resume()
-        run.to_the_end(progress)
-        path = run.write_weights()
-        run.card(path).write()
-        return path
+        return run.weights if run.to_the_end(watcher_of(progress)) else run.checkpoint
     finally:
         torch.set_num_threads(threads_before)
 
@@ -89,7 +93,7 @@ def make_optimizers(network: ImageNetwork, config: ImageTrainingConfig) -> list[
 
 
 class _Run:
-    """A training run in memory: network, optimizers, average and the step reached."""
+    """A training run in memory: network, optimizers, average, the step reached and what was measured."""
 
     def __init__(self, config: ImageTrainingConfig) -> None:
         self.config = config
@@ -108,40 +112,53 @@ class _Run:
         self.evaluation = Evaluation(
             self.network, self.data.held_out, self.data.some(), config.samples, config.precision, self.device
         )
-        self.step, self.seconds = 0, 0.0
-        self.held_out_loss: float | None = None
-        self.measures: dict[str, float] = {}
+        self.monitor = CollapseMonitor(
+            self.evaluation.data_diversity, config.collapse_below, armed=config.start is not None
+        )
+        self.history, self.compute = TrainingHistory(), ComputeLog()
+        self.step, self.good_seen = 0, 0
+        self.losses: list[float] = []  # since the last report
 
     @property
     def checkpoint(self) -> Path:
         return self.config.output / CHECKPOINT_NAME
 
     @property
+    def weights(self) -> Path:
+        return self.config.output / f"{self.config.model}.safetensors"
+
+    @property
     def seen(self) -> int:
         """Training pictures so far."""
         return self.step * self.config.batch_size
 
-    def to_the_end(self, progress: Callable[[TrainingProgress], None]) -> None:
-        config = self.config
-        losses: list[float] = []
-        started = reported = saved = clock.monotonic()
-        before, reported_step = self.seconds, self.step
-        if config.fine_tunes and self.step == 0:
-            self.write_weights()  # the last good weights until there are better ones
+    def to_the_end(self, watcher: TrainingWatcher) -> bool:
+        """Trains until the budget is spent (True) or until the watcher stops it (False)."""
+        config, total = self.config, self.config.steps * self.config.batch_size
+        self.compute.begin(describe_device(self.device, config.threads))
+        self._reported, self._reported_step = clock.monotonic(), self.step
+        saved = clock.monotonic()
+        if self.step == 0 and config.start is not None:
+            self.write_weights({}, None)  # the last good weights until there are better ones
         while self.step < config.steps:
-            losses.append(self.one_step())
+            self.losses.append(self.one_step())
             last = self.step == config.steps
-            self.seconds = before + clock.monotonic() - started
+            watcher.tick(self.seen, total, self.losses[-1])
             if last or self._passes(config.evaluate_every):
-                self.evaluate()
-                self.write_weights()
-            if last or self._passes(config.report_every):
-                per_second = (self.step - reported_step) * config.batch_size / (clock.monotonic() - reported)
-                progress(self._report(sum(losses) / len(losses), per_second))
-                losses, reported_step, reported = [], self.step, clock.monotonic()
-            if last or clock.monotonic() - saved >= config.checkpoint_seconds:
+                self.measure(watcher)
+                if last and self.monitor.low_running:  # once, or it would have been stopped: look again
+                    self.measure(watcher, again=True)
+            elif self._passes(config.report_every):
+                report = self._progress(None, None, "")
+                self.history.add(report)
+                watcher(report)
+            stop = watcher.must_stop()
+            if last or stop or clock.monotonic() - saved >= config.checkpoint_seconds:
                 self.save()
                 saved = clock.monotonic()
+            if stop and not last:
+                return False
+        return True
 
     def one_step(self) -> float:
         """Takes one optimizer step and returns its loss."""
@@ -169,34 +186,49 @@ class _Run:
             )
         return value
 
-    def evaluate(self) -> None:
-        """Measures the averaged weights and writes a page of their samples.
+    def measure(self, watcher: TrainingWatcher, *, again: bool = False) -> None:
+        """Measures the averaged weights, reports, and writes them and their card if their samples vary enough.
 
         Raises:
-            InputError: Fine-tuning lost its diversity; the weights written before stay.
+            CollapseError: They did not, on two measurements running; the weights written before stay.
         """
-        self.held_out_loss = self.evaluation.loss(self.average.average)
-        look = self.evaluation.look(self.average.average)
-        self.measures = look.measures
-        save_page(look.pixels, self.config.output / PAGE_NAME, PAGE_COLUMNS)
-        diversity, least = look.measures["relative_diversity"], self.config.collapse_below
-        if self.config.fine_tunes and diversity < least:
-            raise InputError(
-                f"fine-tuning collapsed after {self.seen:,} pictures: its samples vary {diversity:.2f} times as "
-                f"much as the data, and {least:g} is the least; the last good weights are in {self.config.output}; "
-                "give more varied pictures, a larger real_share or smaller learning rates"
-            )
+        watcher.announce(f"drawing {self.config.samples} samples to measure them", passing=True)
+        loss = self.evaluation.loss(self.average.average)
+        look = self.evaluation.look(self.average.average, again=again)
+        verdict = self.monitor.observe(look.diversity)
+        report = self._progress(loss, look, _warning(verdict))
+        self.history.add(report)
+        if not verdict.low:
+            self.write_weights(look.measures, loss)
+        card = describe_model(
+            self.config,
+            self.network,
+            self.source,
+            self.data,
+            self.seen,
+            self.compute,
+            self.history,
+            look,
+            report.note,
+        )
+        write_card(card, self.config.output)
+        watcher(report)
+        if self.monitor.collapsed:
+            self.save()
+            raise self.monitor.error(verdict, f"{self.weights} ({self.good_seen:,} pictures seen)", REMEDY)
 
     def save(self) -> None:
         state = {
             "identity": self.identity,
             "step": self.step,
-            "seconds": self.seconds,
-            "held_out_loss": self.held_out_loss,
-            "measures": self.measures,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "losses": self.losses,
+            "history": self.history.state(),
+            "compute": self.compute.state(),
+            "monitor": self.monitor.state(),
+            "good_seen": self.good_seen,
         }
         save_checkpoint(self.checkpoint, state)
 
@@ -214,82 +246,51 @@ class _Run:
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.held_out_loss, self.measures = state["held_out_loss"], state["measures"]
+        self.step, self.good_seen, self.losses = state["step"], state["good_seen"], list(state["losses"])
+        self.history, self.compute = TrainingHistory(state["history"]), ComputeLog(state["compute"])
+        self.monitor.restore(state["monitor"])
 
-    def write_weights(self) -> Path:
-        path = self.config.output / f"{self.config.model}.safetensors"
+    def write_weights(self, measures: dict[str, float], held_out_loss: float | None) -> None:
         write_weights(
-            path,
+            self.weights,
             self.average.average,
             model=self.config.model,
             config=header_of(self.network),
             progress={
                 "images_seen": self.seen,
                 "images_budget": self.config.images,
-                "held_out_loss": self.held_out_loss,
-                **self.measures,
+                "held_out_loss": held_out_loss,
+                **measures,
                 "training": self.identity,
             },
         )
-        return path
-
-    def card(self, path: Path) -> Card:
-        """Returns the model card, from what this run knows."""
-        real = self.data.real_source
-        data = [described(self.source)]
-        if real is not None:
-            data.append(f"{100 * self.data.real_share:.0f}% of every batch are real pictures of {described(real)}")
-        elif self.config.fine_tunes:
-            data.append(
-                "No real pictures were mixed in: none fit, or real_share is 0. Nothing guards the next one."
-            )
-        names = self.network.picture.class_names
-        quality = [
-            f"Loss on held-out pictures, averaged weights: {self.held_out_loss:.4f}."
-            if self.held_out_loss is not None
-            else "Not measured.",
-            *(f"{_in_words(name, self.config.samples)}: {value:.2f}." for name, value in self.measures.items()),
-        ]
-        return Card(
-            title=f"An image model ({self.config.model})",
-            purpose=f"Draws pictures of {', '.join(names[:20])}{' ...' if len(names) > 20 else ''} from noise, to "
-            "be steered by pilotwave.",
-            weights=path,
-            parameters=sum(value.numel() for value in self.network.parameters()),
-            data=data,
-            licence=self.source.licence,
-            settings={key: value for key, value in self.identity.items() if key not in ("network", "data")}
-            | {f"network {key}": value for key, value in self.identity["network"].items()},
-            seen=self.seen,
-            epochs=self.seen * (1 - self.data.real_share) / len(self.data.own),
-            seconds=self.seconds,
-            device=str(self.device),
-            threads=self.config.threads,
-            quality=quality,
-            limits=[
-                "It draws what it was shown: no other classes, no other size.",
-                "Steered hard, it leaves what it learned; look at pictures that please the oracle.",
-                "Whether it copies training pictures was not measured by this command.",
-            ],
-        )
+        self.good_seen = self.seen
 
     def _passes(self, every: int) -> bool:
         """Whether the last step crossed a multiple of so many pictures."""
         return self.seen // every > (self.seen - self.config.batch_size) // every
 
-    def _report(self, loss: float, per_second: float) -> TrainingProgress:
-        total = self.config.steps * self.config.batch_size
-        quality = {"epochs": self.seen / len(self.data.own), "rate": rate_factor(self.config, self.step - 1)}
+    def _progress(self, held_out_loss: float | None, look: Look | None, note: str) -> TrainingProgress:
+        """Makes a report since the last one and starts anew."""
+        total, now = self.config.steps * self.config.batch_size, clock.monotonic()
+        per_second = (self.step - self._reported_step) * self.config.batch_size / max(now - self._reported, 1e-9)
+        losses, self.losses = self.losses, []
+        self._reported, self._reported_step = now, self.step
         return TrainingProgress(
             seen=self.seen,
             total=total,
-            loss=loss,
-            held_out_loss=self.held_out_loss,
+            loss=float(np.mean(losses)) if losses else math.nan,
+            held_out_loss=held_out_loss,
             per_second=per_second,
-            seconds_left=(total - self.seen) / per_second,
-            quality=quality | self.measures,
+            seconds_left=(total - self.seen) / max(per_second, 1e-9),
+            quality={} if look is None else look.measures,
+            samples=() if look is None else look.samples(SHOWN),
+            note=note,
         )
+
+
+def _warning(verdict: DiversityVerdict) -> str:
+    return f"low diversity of samples: {verdict.text}" if verdict.low else ""
 
 
 def _first_network(config: ImageTrainingConfig, source: Source) -> tuple[ImageNetwork, str | None]:
@@ -306,14 +307,6 @@ def _differing(stored: Any, wanted: dict[str, Any]) -> str:
     if not isinstance(stored, dict):
         return "all of it"
     return ", ".join(sorted(key for key in wanted | stored if stored.get(key) != wanted.get(key)))
-
-
-def _in_words(measure: str, samples: int) -> str:
-    words = {
-        "relative_diversity": "Diversity of the samples relative to the data's",
-        "judge_agreement": "Share of samples that the judge takes for their class",
-    }
-    return f"{words[measure]} ({samples} samples, 10 steps)"
 
 
 __all__ = ["FREE", "EmojiTrainingConfig", "ImageTrainingConfig", "make_optimizers", "rate_factor", "train"]
