@@ -42,7 +42,9 @@ types: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/surrogate.py --write
-	$(BIN)/python benchmarks/molecule_quality.py --record
+	$(BIN)/python benchmarks/models.py molecule --record
+	$(BIN)/python benchmarks/models.py druglike --record
+	$(BIN)/python benchmarks/models.py image --record
 	$(BIN)/python benchmarks/image_quality.py --record
 	$(BIN)/python benchmarks/demo.py --write
 

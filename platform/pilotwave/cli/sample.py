@@ -44,6 +44,9 @@ def sample(
     overrides: Overrides = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Drawn together; the samples do not depend on it.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    in_space: Annotated[
+        bool, typer.Option("--in-space", help="A picture shows molecules in 3D, rather than their formulas.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     json_output: JsonOutput = False,
 ) -> None:
@@ -74,7 +77,7 @@ def sample(
             "take more steps, or train the model longer"
         )
     drawn = [Drawn(index, draw.seed, item) for index, (draw, item) in enumerate(zip(draws, samples, strict=True))]
-    written = {str(path): write_samples(drawn, path, name) for path in outputs}
+    written = {str(path): write_samples(drawn, path, name, in_space=in_space) for path in outputs}
     quality = measure_samples(samples, config.media)
     if json_output:
         said = {"kind": kind, "model": backbone.fingerprint, "seed": seed, "drawn": count, "files": written}

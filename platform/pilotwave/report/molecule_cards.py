@@ -1,7 +1,7 @@
 """Molecules drawn side by side, a card each, with what is known of them below.
 
-May import :mod:`pilotwave.samples` and :mod:`pilotwave.errors`; rdkit (extra ``molecules``) and matplotlib
-(extra ``report``) inside the functions that draw.
+May import :mod:`pilotwave.report`, :mod:`pilotwave.samples` and :mod:`pilotwave.errors`; rdkit (extra
+``molecules``) and matplotlib (extra ``report``) inside the functions that draw.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotwave.errors import MissingDependencyError
+from pilotwave.report.ball_and_stick import draw_in_space
 from pilotwave.samples import MoleculeSample
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ _CELL = (380, 340)
 _DRAWING = (356, 240)
 """Width and height of the drawing on it."""
 _DPI = 100
+_LETTERS = 44
+"""That fit on a line of a small title."""
 _INK, _FAINT, _PAGE, _EDGE = "#1f2933", "#7b8794", "#f1f3f5", "#dee2e6"
 
 
@@ -38,6 +41,7 @@ class MoleculeCard:
         molecule: None if there is nothing to draw; the card then says why.
         title: The line under the drawing.
         detail: A smaller line under that.
+        in_space: Whether it is drawn as it stands in space, rather than as a formula.
         small_title: Whether the title is long, such as a SMILES, and set in small letters on two lines.
         reason: Why there is no molecule.
     """
@@ -45,6 +49,7 @@ class MoleculeCard:
     molecule: MoleculeSample | None
     title: str
     detail: str
+    in_space: bool = False
     small_title: bool = False
     reason: str = ""
 
@@ -98,12 +103,15 @@ def _add_card(figure: Figure, card: MoleculeCard, *, left: int, bottom: int) -> 
     caption: dict[str, Any] = {"transform": pixels, "ha": "center", "va": "baseline", "zorder": 2}
     middle = left + width / 2
     if card.molecule is not None:
-        figure.figimage(_drawing(card.molecule), left + 12, bottom + 84, zorder=1)
+        drawing = draw_in_space(card.molecule, _DRAWING, _DPI) if card.in_space else _drawing(card.molecule)
+        figure.figimage(drawing, left + 12, bottom + 84, zorder=1)
     else:
         reason = textwrap.fill(card.reason, 30)
         figure.text(middle, bottom + 200, reason, color=_FAINT, fontsize=13, **{**caption, "va": "center"})
     if card.small_title:
-        lines = textwrap.wrap(card.title, 46, break_on_hyphens=False)[:2]
+        letters = len(card.title)
+        width_of_title = letters if letters <= _LETTERS else min(_LETTERS, -(-letters // 2))
+        lines = textwrap.wrap(card.title, max(1, width_of_title), break_on_hyphens=False)[:2]
         for i, line in enumerate(lines):
             figure.text(middle, bottom + 62 - 17 * i, line, color=_INK, fontsize=9.5, family="monospace", **caption)
     else:

@@ -89,13 +89,14 @@ def check_output(path: Path, media: str, *, overwrite: bool = False) -> None:
             )
 
 
-def write_samples(drawn: Sequence[Drawn], path: Path, name: str) -> str:
+def write_samples(drawn: Sequence[Drawn], path: Path, name: str, *, in_space: bool = False) -> str:
     """Writes draws of one media to a file, whole or not at all.
 
     Args:
         drawn: In order; one of them at least is valid.
         path: Checked by :func:`check_output`; its folder is made if need be.
         name: What the samples are called in the file, followed by their number.
+        in_space: Whether a picture shows molecules as they stand in space, rather than their formulas.
 
     Returns:
         What the file holds, in words.
@@ -108,7 +109,7 @@ def write_samples(drawn: Sequence[Drawn], path: Path, name: str) -> str:
     valid = [item for item in drawn if not isinstance(item.sample, Invalid)]
     if suffix == ".png":
         pictured = drawn if media == "molecule" else valid
-        _write_picture(pictured[:PICTURED], path, media)
+        _write_picture(pictured[:PICTURED], path, media, in_space)
         return (
             f"the first {PICTURED} of {len(drawn)} draws" if len(pictured) > PICTURED else f"{len(pictured)} draws"
         )
@@ -172,9 +173,9 @@ def _array(drawn: Sequence[Drawn]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_picture(drawn: Sequence[Drawn], path: Path, media: str) -> None:
+def _write_picture(drawn: Sequence[Drawn], path: Path, media: str, in_space: bool) -> None:
     if media == "molecule":
-        write_atomically(path, draw_cards([_card(item) for item in drawn], columns=6))
+        write_atomically(path, draw_cards([_card(item, in_space) for item in drawn], columns=6))
         return
     shown = [item.sample for item in drawn if isinstance(item.sample, ImageSample)]
     labels = [sample.class_name or "" for sample in shown]
@@ -190,11 +191,12 @@ def _write_picture(drawn: Sequence[Drawn], path: Path, media: str) -> None:
         write_atomically(path, page.read_bytes())
 
 
-def _card(item: Drawn) -> MoleculeCard:
+def _card(item: Drawn, in_space: bool) -> MoleculeCard:
     if isinstance(item.sample, MoleculeSample):
         repaired = item.sample.repaired_hydrogens
         validity = "strictly valid" if item.sample.strictly_valid else f"{repaired} H repaired"
-        return MoleculeCard(item.sample, item.sample.smiles, f"draw {item.index} · {validity}", small_title=True)
+        detail = f"draw {item.index} · {validity}"
+        return MoleculeCard(item.sample, item.sample.smiles, detail, in_space=in_space, small_title=True)
     reason = item.sample.reason if isinstance(item.sample, Invalid) else ""
     return MoleculeCard(None, "", f"draw {item.index} · invalid", small_title=True, reason=reason)
 
