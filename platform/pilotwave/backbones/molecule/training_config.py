@@ -103,6 +103,7 @@ class MoleculeTrainingConfig(BaseModel):
     report_every: int = Field(default=40_000, ge=1, description="Molecules between two reports.")
     sample_every: int = Field(default=260_000, ge=1, description="Molecules between two measurements of validity.")
     samples: int = Field(default=256, ge=1, le=100_000, description="Samples drawn for such a measurement.")
+    sample_steps: int = Field(default=50, ge=1, le=1000, description="Sampler steps of each of these samples.")
 
     @property
     def own_data(self) -> Path | None:
@@ -158,7 +159,8 @@ class DruglikeTrainingConfig(MoleculeTrainingConfig):
 FREE = frozenset(
     {
         "output", "cache", "molecules", "pause_after_minutes", "threads", "decay", "device",
-        "checkpoint_seconds", "report_every", "sample_every", "samples", "compiled", "collapse_below",
+        "checkpoint_seconds", "report_every", "sample_every", "samples", "sample_steps", "compiled",
+        "collapse_below",
     }
 )  # fmt: skip
 """Fields that may change when a run is continued: where, how often, and how long. A smaller budget brings the

@@ -32,7 +32,8 @@ SMILES = [
 ]  # fmt: skip
 TINY = [
     "network.width=24", "network.layers=2", "network.heads=2", "network.pair_width=8", "network.pair_blocks=2",
-    "batch_size=8", "processes=1", "samples=4", "report_every=8", "device=cpu", "checkpoint_seconds=0",
+    "batch_size=8", "processes=1", "samples=4", "sample_steps=2", "report_every=8", "device=cpu",
+    "checkpoint_seconds=0",
 ]  # fmt: skip
 
 

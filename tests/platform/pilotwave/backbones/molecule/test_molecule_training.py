@@ -60,6 +60,7 @@ def tiny(output: Path, cache: Path, **changes: object) -> MoleculeTrainingConfig
         "report_every": 8,
         "sample_every": 10_000,
         "samples": 2,
+        "sample_steps": 2,
         "checkpoint_seconds": 0,
         "device": "cpu",
     }
