@@ -73,12 +73,12 @@ def summary(name: str, method: str, results: Sequence[Relaxation], drawn: int | 
             f"{float(np.quantile(moved, 0.9)):.3f} Å; the energy falls by {statistics.median(fell):.1f} kcal/mol "
             "(median)"
         )
+    bonds = f"{in_percent(kept, len(results))} keep every bond, and it" if method in CAN_BREAK else "it"
     lines = [
-        f"- {name} relaxed with {NAMES[method]}: of {len(results)} valid molecules "
-        f"{in_percent(kept, len(results))} keep every bond; it converged for "
+        f"- {name} relaxed with {NAMES[method]}: of {len(results)} valid molecules {bonds} converged for "
         f"{sum(result.converged for result in results)}; {spread}"
     ]
-    if drawn is not None:
+    if drawn is not None and method in CAN_BREAK:
         lines.append(
             f"- {name}, of all {drawn} draws, invalid ones included: {in_percent(kept, drawn)} keep every bond"
         )
@@ -140,7 +140,8 @@ def relax_mmff(mol_block: str, steps: int = 2000) -> Relaxation:
 
 
 METHODS = {"gfn2": relax_gfn2, "mmff": relax_mmff}
-NAMES = {"gfn2": "GFN2-xTB", "mmff": "MMFF94"}
+NAMES = {"gfn2": "GFN2-xTB", "mmff": "MMFF94 (which cannot break a bond)"}
+CAN_BREAK = ("gfn2",)
 
 
 def keeps_bonds(molecule: object, numbers: np.ndarray, positions: np.ndarray) -> bool:

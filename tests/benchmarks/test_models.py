@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +22,14 @@ from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolTransforms
 from pilotwave.backbones.image.backbone import ImageBackbone, ImageBackboneConfig
 from pilotwave.backbones.image.judge import read_judge
 from pilotwave.backbones.image.quality import draw_in_turns
-from pilotwave.backbones.molecule import quality
+from pilotwave.backbones.molecule import qm9, quality
 from pilotwave.backbones.molecule.distributions import statistics
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
-draws, model_plots, models, relaxations = (
-    importlib.import_module(name) for name in ("draws", "model_plots", "models", "relaxations")
+draws, model_plots, models, molecule_models, relaxations = (
+    importlib.import_module(name) for name in ("draws", "model_plots", "models", "molecule_models", "relaxations")
 )
 
 RECORDED = json.loads(models.RECORDED.read_text())
@@ -78,6 +79,37 @@ def test_the_shipped_image_model_is_as_good_as_recorded() -> None:
     asked, pixels = draw_in_turns(backbone, SAMPLES, FRESH_SEED)
     hits = int((read_judge()(pixels).labels == asked).sum())
     assert abs(standard_deviations(hits, SAMPLES, recorded["agreeing"], recorded["drawn"])) < FARTHEST
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_benchmark_of_a_molecule_model(tmp_path: Path) -> None:
+    if not qm9.cache_path().exists():
+        pytest.importorskip("qm9pack", reason="the data is what samples are compared with")
+    words = (
+        "molecule --samples 24 --samples-other 8 --steps 10 20 --compared 24 --relax 1 --children 2 --processes 2"
+    )
+    command = [sys.executable, str(BENCHMARKS / "models.py"), *words.split(), "--work", str(tmp_path)]
+    before = models.RECORDED.read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "| 50 | dpm-solver-sde | float32 | 24 |",
+        "| 10 | euler-ancestral |",
+        "bfloat16",
+        "never trained on",
+    ):
+        assert text in done.stdout
+    for text in ("GFN2-xTB", "target: strictly valid", "noise mixed with 10% new", "| bond length | Wasserstein |"):
+        assert text in done.stdout
+    assert models.RECORDED.read_bytes() == before  # without --record nothing is recorded
+
+
+def test_targets_are_met_from_their_side() -> None:
+    lines = molecule_models.target_lines({"share": 0.9, "far": -0.1, "gone": 1.0}, {"share": 0.9, "far": 0.11})
+    assert [line.rpartition(", ")[2] for line in lines] == ["met", "not met", "not met"]
+    assert "at most 0.1: 0.11" in lines[1]
+    assert "not measured" in lines[2]
 
 
 def test_what_was_drawn_is_kept_and_only_the_rest_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

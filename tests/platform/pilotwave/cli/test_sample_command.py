@@ -125,6 +125,9 @@ def test_people_read_the_quality_and_where_the_file_is(say, here: Path) -> None:
     for word in ("molecule-seed0.sdf", "strictly valid", "valid, decoded", "distinct", "QED", "samples a second"):
         assert word in done.out
     assert (here / "molecule-seed0.sdf").exists()
+    pictured = say("molecule", "-n", "2", "--steps", "8", "--in-space", "-o", "space.png", "-o", "same.sdf")
+    assert "space.png: 2 draws" in pictured.out
+    assert (here / "molecule-seed0.sdf").read_text().startswith((here / "same.sdf").read_text())
 
 
 def test_any_registered_kind_can_be_sampled(say, here: Path) -> None:  # type: ignore[no-untyped-def]
