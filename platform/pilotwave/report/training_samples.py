@@ -17,6 +17,8 @@ from pilotwave.storage import write_atomically
 
 PICTURE_NAME, SDF_NAME = "samples.png", "samples.sdf"
 _COLUMNS = 6
+_PIXELS = 112
+"""Side of a picture on its page, at least; small ones are enlarged by a whole number."""
 
 
 def write_training_samples(samples: Sequence[Sample | Invalid], folder: Path, seen: int) -> None:
@@ -38,7 +40,9 @@ def write_training_samples(samples: Sequence[Sample | Invalid], folder: Path, se
         cards = [_card(place, sample) for place, sample in enumerate(samples)]
         write_atomically(folder / PICTURE_NAME, draw_cards(cards, columns=_COLUMNS))
     elif pictures:
-        save_image_grid(pictures, folder / PICTURE_NAME)
+        names = [picture.class_name or "" for picture in pictures]
+        zoom = max(1, _PIXELS // max(pictures[0].pixels.shape[:2]))
+        save_image_grid(pictures, folder / PICTURE_NAME, labels=names if any(names) else None, zoom=zoom)
 
 
 def _records(samples: Sequence[Sample | Invalid], seen: int) -> list[str]:
