@@ -21,12 +21,12 @@ from results import describe_machine, markdown_table, write_section
 
 from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.backbone import ImageBackbone, ImageBackboneConfig
-from pilotwave.backbones.image.judge import Judge, read_judge
+from pilotwave.backbones.image.judge import Judge, Judgement, read_judge
 from pilotwave.backbones.image.quality import (
     ImageQuality,
+    assess,
     draw_in_turns,
     in_percent,
-    measure_quality,
     nearest_distances,
 )
 from pilotwave.backbones.image.stored import weights_path
@@ -88,6 +88,7 @@ def measure(arguments: argparse.Namespace) -> str:
     """Returns the section's body."""
     train, held_out = dataset.load("train"), dataset.load("held-out")
     judge = read_judge()
+    judged = judge(held_out.images)
     settings = [(steps, 1.0, "float32") for steps in arguments.steps]
     settings += [(20, scale, "float32") for scale in arguments.guidance] + [(20, 1.0, "bfloat16")]
     rows: list[list[str]] = []
@@ -95,13 +96,14 @@ def measure(arguments: argparse.Namespace) -> str:
     lines: list[str] = []
     for steps, scale, precision in settings:
         backbone = build(arguments.checkpoint, steps, scale, precision)
-        quality = measure_quality(backbone, judge, held_out, arguments.samples, arguments.seed)
+        asked, pixels = draw_in_turns(backbone, arguments.samples, arguments.seed)
+        quality = assess(asked, pixels, judge, held_out, arguments.seed, judged)
         rows.append([f"{steps}", f"{scale:g}", precision, *cells(quality), speed(backbone, arguments.seed)])
         print(rows[-1], flush=True)
         if not lines or (steps, scale, precision) == (20, 1.0, "float32"):
-            _, pixels = draw_in_turns(backbone, arguments.samples, arguments.seed)
-            lines = closer_look(quality, judge, pixels, train, held_out)
-            agreed, floor = agreement_on_real(judge, held_out), f"{quality.frechet_floor:.2f}"
+            lines = closer_look(quality, judged, pixels, train, held_out)
+            agreed = in_percent(int((judged.labels == held_out.labels).sum()), len(held_out))
+            floor = f"{quality.frechet_floor:.2f}"
             real = [["real pictures", "", "", agreed, floor, "", f"{quality.real_diversity:.3f}", ""]]
     command = f"python benchmarks/image_quality.py --samples {arguments.samples} --record"
     return "\n".join(
@@ -136,20 +138,15 @@ def speed(backbone: ImageBackbone, seed: int, count: int = 100) -> str:
     return f"{count / (time.process_time() - started):.0f}"
 
 
-def agreement_on_real(judge: Judge, pictures: dataset.LabelledImages) -> str:
-    """Returns the judge's accuracy with its interval."""
-    return in_percent(int((judge(pictures.images).labels == pictures.labels).sum()), len(pictures))
-
-
 def closer_look(
     quality: ImageQuality,
-    judge: Judge,
+    judged: Judgement,
     pixels: np.ndarray,
     train: dataset.LabelledImages,
     held_out: dataset.LabelledImages,
 ) -> list[str]:
     """Returns lines on the 20-step samples: agreement by class, and how near they are to training pictures."""
-    labels = judge(held_out.images).labels
+    labels = judged.labels
     by_class = [
         f"{name} {100 * quality.by_class[label]:.0f} "
         f"({100 * np.mean(labels[held_out.labels == label] == label):.0f})"

@@ -17,7 +17,6 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from pilotwave.backbones.image.dataset import CLASS_NAMES
-from pilotwave.backbones.image.emoji import CLASS_NAMES as EMOJI_CLASS_NAMES
 from pilotwave.backbones.image.network import levels
 from pilotwave.backbones.image.stored import BUILTIN_WEIGHTS, MODEL, build_network, weights_path
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
@@ -41,15 +40,17 @@ _CHUNK = 256
 Precision = Literal["float32", "bfloat16"]
 
 
-class PictureBackboneConfig(BackboneConfig):
-    """What the configurations of all image models share."""
+class ImageBackboneConfig(BackboneConfig):
+    """``backbone: {kind: image}`` of a campaign file."""
 
     extra: ClassVar[str | None] = "images"
+    summary: ClassVar[str] = "clothes, grey 28x28, class-conditional (Fashion-MNIST); or what you trained it on"
     media: ClassVar[str] = "image"
-    builtin_classes: ClassVar[tuple[str, ...]]
 
+    kind: Literal["image"]
     checkpoint: str = Field(
-        default="builtin", description="builtin, or the path of a .safetensors file from `pilotwave train`."
+        default="builtin",
+        description="builtin, or the path of a .safetensors file from `pilotwave train image` or `train emoji`.",
     )
     steps: int = Field(default=20, ge=1, le=1000, description="Sampler steps K; each is a pass of the network.")
     classes: tuple[int | str, ...] | None = Field(
@@ -77,33 +78,13 @@ class PictureBackboneConfig(BackboneConfig):
     ) -> tuple[int | str, ...] | None:
         if info.data.get("checkpoint") == "builtin":  # other weights say only when they are read what they draw
             for name in classes or ():
-                class_index(name, cls.builtin_classes)
+                class_index(name, CLASS_NAMES)
         return classes
 
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model; see :meth:`BackboneConfig.build`."""
         self.check_dependencies()
-        return ImageBackbone(self, read_weights(weights_path(self.checkpoint, self.kind), model=self.kind), device)
-
-
-class ImageBackboneConfig(PictureBackboneConfig):
-    """``backbone: {kind: image}`` of a campaign file."""
-
-    summary: ClassVar[str] = (
-        "clothes, grey 28x28, class-conditional (Fashion-MNIST); or trained on a folder of pictures"
-    )
-    builtin_classes: ClassVar[tuple[str, ...]] = CLASS_NAMES
-
-    kind: Literal["image"]
-
-
-class EmojiBackboneConfig(PictureBackboneConfig):
-    """``backbone: {kind: emoji}`` of a campaign file."""
-
-    summary: ClassVar[str] = "emoji in colour, 64x64, class-conditional"
-    builtin_classes: ClassVar[tuple[str, ...]] = EMOJI_CLASS_NAMES
-
-    kind: Literal["emoji"]
+        return ImageBackbone(self, read_weights(weights_path(self.checkpoint), model=MODEL), device)
 
 
 class ImageBackbone:
@@ -120,14 +101,14 @@ class ImageBackbone:
         InputError: There is no such device.
     """
 
-    def __init__(self, config: PictureBackboneConfig, weights: Weights, device: str = "auto") -> None:
-        self.name = config.kind
+    def __init__(self, config: ImageBackboneConfig, weights: Weights, device: str = "auto") -> None:
+        self.name = "image"
         self.steps = config.steps
         self.condition_size = 1
         self.media = "image"
         self.device = str(choose_device(device))
         choice = f"g{config.guidance_scale:g}-{config.precision}"
-        self.fingerprint = f"{config.kind}-{weights.fingerprint}-ddim1-k{config.steps}-{choice}"
+        self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-{choice}"
         self.guidance_scale = config.guidance_scale
         self.training_progress = dict(weights.progress)
         self._network = build_network(weights).eval().requires_grad_(False).to(self.device)
@@ -249,7 +230,6 @@ def image_schedule(steps: int) -> Schedule:
 __all__ = [
     "BUILTIN_WEIGHTS",
     "MODEL",
-    "EmojiBackboneConfig",
     "ImageBackbone",
     "ImageBackboneConfig",
     "class_index",

@@ -47,11 +47,12 @@ _SKIN_TONES = frozenset({"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"})
 _VARIATION = "FE0F"
 
 
-def load_emoji(cache: Path | None = None) -> Source:
+def load_emoji(cache: Path | None = None, side: int = SIDE) -> Source:
     """Loads the emoji; the first time they are fetched with npm and scaled, in about a minute.
 
     Args:
         cache: Folder of the prepared pictures; the user's cache if None.
+        side: 64 pixels, or 32: the means of two by two.
 
     Raises:
         MissingDependencyError: They were never prepared, and npm or pillow is not installed.
@@ -67,7 +68,11 @@ def load_emoji(cache: Path | None = None) -> Source:
         np.savez_compressed(buffer, **_prepare(cache))  # type: ignore[arg-type]
         write_atomically(path, buffer.getvalue())
     with np.load(path) as arrays:
-        whole = LabelledImages(arrays["images"], arrays["labels"], CLASS_NAMES)
+        images, factor = arrays["images"], SIDE // side
+        if factor > 1:
+            blocks = images.reshape(len(images), side, factor, side, factor, 3)
+            images = blocks.mean((2, 4)).round().astype(np.uint8)
+        whole = LabelledImages(images, arrays["labels"], CLASS_NAMES)
         held_out = arrays["held_out"]
     return Source(
         whole.select(np.flatnonzero(~held_out)),

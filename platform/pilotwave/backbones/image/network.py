@@ -132,20 +132,20 @@ class ImageNetwork(nn.Module):
         angles = time[:, None] * self.frequencies
         known = self.time(torch.cat([angles.sin(), angles.cos()], 1)) + self.label(labels)
         known = functional.silu(known)
-        cells = self.enter(_fold(noisy.permute(0, 2, 3, 1), self.picture.fold))
+        cells = self.enter(fold(noisy.permute(0, 2, 3, 1), self.picture.fold))
         for block in self.before:
             cells = block(cells, known)
         skipped = cells
-        cells = self.down(_fold(cells, 2))
+        cells = self.down(fold(cells, 2))
         for place, block in enumerate(self.middle):
             cells = block(cells, known)
             if place % 2 == 1:
                 cells = self.attention[place // 2](cells)
-        cells = self.join(torch.cat([_unfold(self.up(cells), 2), skipped], -1))
+        cells = self.join(torch.cat([unfold(self.up(cells), 2), skipped], -1))
         for block in self.after:
             cells = block(cells, known)
         velocity = self.leave(functional.silu(functional.layer_norm(cells, cells.shape[-1:])))
-        return _unfold(velocity, self.picture.fold).permute(0, 3, 1, 2)
+        return unfold(velocity, self.picture.fold).permute(0, 3, 1, 2)
 
 
 class _Convolution(nn.Module):
@@ -204,15 +204,15 @@ class _Attention(nn.Module):
         return added
 
 
-def _fold(cells: Tensor, factor: int) -> Tensor:
+def fold(cells: Tensor, factor: int) -> Tensor:
     """Turns (batch, h, w, c) into (batch, h/factor, w/factor, factor² c)."""
     batch, height, wide, width = cells.shape
     parts = cells.reshape(batch, height // factor, factor, wide // factor, factor, width)
     return parts.permute(0, 1, 3, 2, 4, 5).reshape(batch, height // factor, wide // factor, -1)
 
 
-def _unfold(cells: Tensor, factor: int) -> Tensor:
-    """The inverse of :func:`_fold`."""
+def unfold(cells: Tensor, factor: int) -> Tensor:
+    """The inverse of :func:`fold`."""
     batch, height, wide, _ = cells.shape
     parts = cells.reshape(batch, height, wide, factor, factor, -1)
     return parts.permute(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, wide * factor, -1)
@@ -233,4 +233,4 @@ def velocity_loss(network: nn.Module, clean: Tensor, noise: Tensor, time: Tensor
     return squared_error.flatten(1).mean(1)
 
 
-__all__ = ["ImageNetwork", "ImageNetworkConfig", "PictureFormat", "levels", "velocity_loss"]
+__all__ = ["ImageNetwork", "ImageNetworkConfig", "PictureFormat", "fold", "levels", "unfold", "velocity_loss"]

@@ -20,7 +20,7 @@ import torch
 
 from pilotwave.backbones.image.backbone import ImageBackbone
 from pilotwave.backbones.image.dataset import LabelledImages
-from pilotwave.backbones.image.judge import Judge
+from pilotwave.backbones.image.judge import Judge, Judgement
 from pilotwave.samples import ImageSample
 from pilotwave.types import Draw
 
@@ -94,7 +94,12 @@ def measure_quality(
 
 
 def assess(
-    asked: npt.NDArray[np.int64], pixels: Pixels, judge: Judge, real: LabelledImages, seed: int = 0
+    asked: npt.NDArray[np.int64],
+    pixels: Pixels,
+    judge: Judge,
+    real: LabelledImages,
+    seed: int = 0,
+    judged_real: Judgement | None = None,
 ) -> ImageQuality:
     """Measures pictures that were drawn already; see :func:`measure_quality`.
 
@@ -104,9 +109,10 @@ def assess(
         judge: Of such pictures.
         real: Such pictures, that neither model nor judge was trained on.
         seed: Of random subsets.
+        judged_real: What the judge says of the real pictures, if it was asked already.
     """
-    count = len(asked)
-    judged, judged_real = judge(pixels), judge(real.images)
+    count, judged = len(asked), judge(pixels)
+    judged_real = judge(real.images) if judged_real is None else judged_real
     right = judged.labels == asked
     first, second = halves(judged_real.features, seed)
     return ImageQuality(

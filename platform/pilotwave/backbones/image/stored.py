@@ -18,10 +18,9 @@ MODEL = "image"
 BUILTIN_WEIGHTS = Path(__file__).parent / "weights" / "image.safetensors"
 
 
-def weights_path(checkpoint: str, model: str = MODEL) -> Path:
+def weights_path(checkpoint: str) -> Path:
     """Returns the path of ``"builtin"`` or of a file."""
-    builtin = BUILTIN_WEIGHTS.with_name(f"{model}.safetensors")
-    return builtin if checkpoint == "builtin" else Path(checkpoint).expanduser()
+    return BUILTIN_WEIGHTS if checkpoint == "builtin" else Path(checkpoint).expanduser()
 
 
 def header_of(network: ImageNetwork) -> dict[str, Any]:
@@ -45,14 +44,11 @@ def build_network(weights: Weights) -> ImageNetwork:
     return network
 
 
-def read_start(
-    checkpoint: str, model: str, data: PictureFormat, config: ImageNetworkConfig | None
-) -> tuple[ImageNetwork, str]:
+def read_start(checkpoint: str, data: PictureFormat, config: ImageNetworkConfig | None) -> tuple[ImageNetwork, str]:
     """Reads the weights that a training begins from.
 
     Args:
         checkpoint: ``"builtin"`` or the path of a file.
-        model: The kind of model.
         data: What the training pictures are; their classes may be some of the model's.
         config: The shape that was asked for; any if None.
 
@@ -62,8 +58,8 @@ def read_start(
     Raises:
         CheckpointError: They are of another model, of other pictures or of another shape.
     """
-    path = weights_path(checkpoint, model)
-    weights = read_weights(path, model=model)
+    path = weights_path(checkpoint)
+    weights = read_weights(path, model=MODEL)
     network = build_network(weights)
     theirs = network.picture
     if theirs.latent_shape != data.latent_shape or not set(data.class_names) <= set(theirs.class_names):

@@ -23,7 +23,7 @@ import torch
 from pilotwave.backbones.image.evaluation import Evaluation, Look
 from pilotwave.backbones.image.network import ImageNetwork, ImageNetworkConfig, velocity_loss
 from pilotwave.backbones.image.sources import Source
-from pilotwave.backbones.image.stored import header_of, read_start
+from pilotwave.backbones.image.stored import MODEL, header_of, read_start
 from pilotwave.backbones.image.training_card import describe_model
 from pilotwave.backbones.image.training_config import FREE, EmojiTrainingConfig, ImageTrainingConfig, rate_factor
 from pilotwave.backbones.image.training_data import TrainingData
@@ -118,6 +118,7 @@ class _Run:
         self.history, self.compute = TrainingHistory(), ComputeLog()
         self.step, self.good_seen = 0, 0
         self.losses: list[float] = []  # since the last report
+        self._reported, self._reported_step = clock.monotonic(), 0
 
     @property
     def checkpoint(self) -> Path:
@@ -254,7 +255,7 @@ class _Run:
         write_weights(
             self.weights,
             self.average.average,
-            model=self.config.model,
+            model=MODEL,
             config=header_of(self.network),
             progress={
                 "images_seen": self.seen,
@@ -297,7 +298,7 @@ def _first_network(config: ImageTrainingConfig, source: Source) -> tuple[ImageNe
     """Returns the network a run begins with, and the fingerprint of the weights it starts from."""
     picture = source.train.picture
     if config.start is not None:
-        return read_start(config.start, config.model, picture, config.network)
+        return read_start(config.start, picture, config.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return ImageNetwork(config.network or ImageNetworkConfig(), picture), None

@@ -89,7 +89,7 @@ def _summary(config: ImageTrainingConfig, network: ImageNetwork) -> str:
     picture = network.picture
     return (
         f"A diffusion model of {picture.side}x{picture.side} pictures, class-conditional, to be steered. In a "
-        f"campaign file: `backbone: {{kind: {config.model}, checkpoint: {config.model}.safetensors}}`."
+        f"campaign file: `backbone: {{kind: image, checkpoint: {config.model}.safetensors}}`."
     )
 
 

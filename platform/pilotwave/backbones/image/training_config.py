@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pilotwave.backbones.image.dataset import IMAGE_SIZE
-from pilotwave.backbones.image.emoji import SIDE as EMOJI_SIDE
 from pilotwave.backbones.image.emoji import load_emoji
 from pilotwave.backbones.image.network import ImageNetworkConfig
 from pilotwave.backbones.image.sources import Source, load_source
@@ -22,8 +21,6 @@ class ImageTrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: ClassVar[str] = "image"
-    package_shape: ClassVar[tuple[int, int, int]] = (1, IMAGE_SIZE, IMAGE_SIZE)
-    """Of the pictures of :meth:`package_source`."""
 
     output: Path = Field(description="Folder of the checkpoint and of the finished weights.")
     data: Path | None = Field(
@@ -54,7 +51,7 @@ class ImageTrainingConfig(BaseModel):
         description="Fine-tuning stops when the samples' diversity falls below this share of the data's.",
     )
     images: int = Field(
-        default=1_000_000,
+        default=600_000,
         ge=1,
         description="Budget: training pictures seen, repetitions counted; the schedule is laid out over it. "
         "It may be changed when a run is continued.",
@@ -99,6 +96,11 @@ class ImageTrainingConfig(BaseModel):
         """Whether given weights go on learning from the user's own pictures."""
         return self.start is not None and self.data is not None
 
+    @property
+    def package_shape(self) -> tuple[int, int, int]:
+        """Of the pictures of :meth:`package_source`."""
+        return (1, IMAGE_SIZE, IMAGE_SIZE)
+
     def package_source(self) -> Source:
         """Loads the package's own data set of this kind of model; see :func:`load_source`."""
         return load_source(None)
@@ -114,26 +116,32 @@ class ImageTrainingConfig(BaseModel):
 
 
 class EmojiTrainingConfig(ImageTrainingConfig):
-    """The same for 64x64 emoji in colour."""
+    """The same for emoji in colour."""
 
     model: ClassVar[str] = "emoji"
-    package_shape: ClassVar[tuple[int, int, int]] = (3, EMOJI_SIDE, EMOJI_SIDE)
 
     data: Path | None = Field(
         default=None, description="Folder of pictures (PNG, JPEG, WebP; a sub-folder per class); the emoji if none."
     )
+    side: Literal[32, 64] = Field(default=64, description="Pixels per side of the package's emoji.")
     cache: Path | None = Field(default=None, description="Folder of the fetched emoji; the user's cache if none.")
     images: int = Field(
-        default=500_000, ge=1, description="Budget: training pictures seen, repetitions counted; it may be changed."
+        default=300_000, ge=1, description="Budget: training pictures seen, repetitions counted; it may be changed."
     )
-    network: ImageNetworkConfig | None = Field(
-        default=ImageNetworkConfig(widths=(96, 160)), description="The denoiser's shape; that of the start if none."
+    batch_size: int = Field(default=64, ge=1, le=8192, description="Pictures per optimizer step.")
+    evaluate_every: int = Field(
+        default=20_000, ge=1, description="Pictures between two measurements on held-out pictures."
     )
     mirror: bool = Field(default=True, description="Mirror every other training picture, left to right.")
 
+    @property
+    def package_shape(self) -> tuple[int, int, int]:
+        """Of the emoji."""
+        return (3, self.side, self.side)
+
     def package_source(self) -> Source:
         """Loads the emoji, fetching them the first time."""
-        return load_emoji(self.cache)
+        return load_emoji(self.cache, self.side)
 
 
 FREE = frozenset(

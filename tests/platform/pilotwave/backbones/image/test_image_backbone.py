@@ -15,6 +15,8 @@ from pydantic import ValidationError
 
 from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.backbone import BUILTIN_WEIGHTS, ImageBackbone, ImageBackboneConfig, image_schedule
+from pilotwave.backbones.image.judge import read_judge
+from pilotwave.backbones.image.quality import measure_quality
 from pilotwave.errors import CheckpointError
 from pilotwave.protocols import Backbone, StepState
 from pilotwave.samples import ImageSample, Invalid
@@ -223,27 +225,22 @@ def test_a_wrong_checkpoint_is_refused_in_one_line(tmp_path: Path, weights: Weig
 
 
 @pytest.mark.skipif(not INSTALLED, reason="the Debian package dataset-fashion-mnist is not installed")
-def test_samples_look_like_the_class_that_was_asked_for(
+def test_the_shipped_weights_give_the_recorded_quality(
     make: Callable[..., ImageBackbone], record_property: Callable[[str, object], None]
 ) -> None:
-    """The nearest class mean of real pictures, right for 68% of real held-out ones, names most samples too."""
-    train, held_out = dataset.load("train"), dataset.load("held-out")
-    flat = train.images.reshape(len(train), -1).astype(np.float32)
-    means = np.stack([flat[train.labels == label].mean(0) for label in range(10)])
+    """As benchmarks/RESULTS.md has it for 10 steps: 93.6% (91.1-95.4), corrected Fréchet distance 2.44."""
+    held_out = dataset.load("held-out").select(np.arange(2500))
+    found = measure_quality(make(steps=10), read_judge(), held_out, 500)
+    record_property("judge_agreement", found.agreement)
+    record_property("corrected_frechet_distance", found.frechet)
+    assert found.agreement > 0.91
+    assert found.frechet < 3.2
+    assert found.diversity > 0.2
 
-    def nearest(pictures: np.ndarray) -> np.ndarray:
-        points = pictures.reshape(len(pictures), -1).astype(np.float32)
-        return np.linalg.norm(points[:, None] - means, axis=2).argmin(1)
 
-    real = float(np.mean(nearest(held_out.images[:500]) == held_out.labels[:500]))
-    assert real > 0.6
-    model = make(steps=8)
-    draws = [Draw.of(11, 0, slot) for slot in range(60)]
-    conditions = (torch.arange(60) % 10)[:, None]
-    latents = model.sample(model.draw_noise(draws), conditions)
-    pictures = np.stack([sample.pixels for sample in model.decode(latents, conditions)])  # type: ignore[union-attr]
-    agreement = float(np.mean(nearest(pictures) == conditions[:, 0].numpy()))
-    record_property("nearest_class_mean_real", real)
-    record_property("nearest_class_mean_sampled", agreement)
-    assert agreement > 0.4
-    assert np.std(pictures, axis=0).mean() > 20
+def test_reduced_precision_draws_nearly_the_same_pictures(make: Callable[..., ImageBackbone]) -> None:
+    exact, reduced = make(steps=4), make(steps=4, precision="bfloat16")
+    assert exact.fingerprint != reduced.fingerprint
+    noise, classes = exact.draw_noise(DRAWS), exact.draw_conditions(DRAWS)
+    difference = (exact.sample(noise, classes) - reduced.sample(noise, classes)).square().mean().sqrt()
+    assert 0.0 < difference < 0.1
