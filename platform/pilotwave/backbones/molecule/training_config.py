@@ -91,8 +91,8 @@ class MoleculeTrainingConfig(BaseModel):
     )
     compiled: bool = Field(
         default=False,
-        description="Use torch.compile: minutes to start, then 8% faster steps on two CPU cores, measured; batches may "
-        "be of any shape (23 to 29% was measured with one fixed shape, which is not assumed).",
+        description="Use torch.compile: minutes to start, then 8% faster steps on two CPU cores, measured. Batches "
+        "may be of any shape; with one fixed shape, which is not assumed, it was 23 to 29%.",
     )
     network: NetworkConfig = Field(default=NetworkConfig(), description="The denoiser's shape.")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Of everything random.")
