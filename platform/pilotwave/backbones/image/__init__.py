@@ -1,5 +1,5 @@
-"""The built-in image model: grey 28x28 pictures of clothing, class-conditional (Fashion-MNIST).
+"""Image models: small square pictures, class-conditional. Built in: clothes, grey 28x28 (Fashion-MNIST).
 
-Imports nothing, so that naming the model is cheap; ``backbone`` is what a campaign uses, ``training`` is what
-``pilotwave train image`` runs.
+Imports nothing, so that naming the model is cheap; ``backbone`` is what a campaign uses, ``training`` and
+``judge_training`` are what ``pilotwave train image``, ``emoji`` and ``judge`` run, ``quality`` measures.
 """
