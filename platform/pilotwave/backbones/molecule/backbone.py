@@ -45,10 +45,6 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 SIGMA_MIN = 0.015
 SCHEDULES = {"dpm-solver-sde": (dpm_solver_sde_schedule, 7.0), "euler-ancestral": (euler_ancestral_schedule, 3.0)}
 """Each sampler with the rho of its noise levels at which it was measured to be best."""
-_CHUNK: dict[str, int] = {"float32": 16, "bfloat16": 64}
-"""Molecules that go through the network together, padded to exactly this many: a product of another shape may
-round otherwise, and a sample must not depend on the batch it was drawn in. Matrix units want larger ones."""
-
 Precision = Literal["float32", "bfloat16"]
 Sampler = Literal["dpm-solver-sde", "euler-ancestral"]
 
@@ -174,7 +170,7 @@ class MoleculeBackbone:
         self._network = network.to(device).eval()
         if precision == "bfloat16":
             self._network = with_bfloat16_weights(self._network)
-        self._chunk = _CHUNK[precision]
+        self._chunk = chunk_size(precision, self.chemistry.slots)
         schedule, rho = SCHEDULES[sampler]
         self._schedule = schedule(karras_sigmas(steps, SIGMA_MIN, network.config.largest_noise, rho))
 
@@ -251,6 +247,15 @@ class MoleculeBackbone:
 
     def _present(self, atoms: Tensor) -> Tensor:
         return torch.arange(self.chemistry.slots, device=atoms.device) < atoms[:, None]
+
+
+def chunk_size(precision: Precision, slots: int) -> int:
+    """Returns how many molecules go through the network together, padded to exactly this many.
+
+    A product of another shape may round otherwise, and a sample must not depend on the batch it was drawn in.
+    Matrix units want large chunks; caches, and whoever draws sixteen, want small ones.
+    """
+    return 64 if precision == "bfloat16" and slots <= QM9.slots else 16
 
 
 def to_sample(decoded: DecodedMolecule) -> Sample | Invalid:
