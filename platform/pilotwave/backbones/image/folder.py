@@ -79,7 +79,7 @@ def picture_from_bytes(data: bytes, name: str, side: int | None = None) -> npt.N
         MissingDependencyError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise MissingDependencyError(
             "reading pictures needs pillow, which is not installed; run: pip install 'pilotwave[images]'"
@@ -87,6 +87,8 @@ def picture_from_bytes(data: bytes, name: str, side: int | None = None) -> npt.N
     try:
         with Image.open(io.BytesIO(data)) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is no picture, or a damaged one; mend it or take it out") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"could not read the picture {name} ({reason}); mend it or take it out") from error
