@@ -29,8 +29,8 @@ Features = npt.NDArray[np.float64]
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Sizes at which the Fréchet distance is taken, as shares of both sets."""
-REPEATS = 8
-"""Random subsets per size."""
+REPEATS = 200
+"""Random subsets per size; with 8 the result of 500 samples varied by 0.6 from seed to seed, with 200 by 0.1."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +163,14 @@ def frechet_distance(one: Features, other: Features) -> float:
     return float(mean @ mean + np.trace(first) + np.trace(second) - 2 * cross)
 
 
-def corrected_frechet_distance(one: Features, other: Features, seed: int = 0) -> float:
+def corrected_frechet_distance(one: Features, other: Features, seed: int = 0, repeats: int = REPEATS) -> float:
     """Returns the squared Fréchet distance that infinitely many of both would have, by extrapolation in 1/size.
 
     Args:
         one: Features (n, d); n of several times d, or the line is no line yet.
         other: Features (m, d).
         seed: Of the random subsets.
+        repeats: Random subsets per size.
 
     Returns:
         The intercept of the line; by chance a little below zero where the distributions are equal.
@@ -178,7 +179,7 @@ def corrected_frechet_distance(one: Features, other: Features, seed: int = 0) ->
     inverse, distances = [], []
     for share in SHARES:
         sizes = [max(2, round(share * len(each))) for each in (one, other)]
-        for _ in range(1 if share == 1.0 else REPEATS):
+        for _ in range(1 if share == 1.0 else repeats):
             parts = [
                 each[random.choice(len(each), size, replace=False)]
                 for each, size in zip((one, other), sizes, strict=True)

@@ -116,7 +116,11 @@ class ImageTrainingConfig(BaseModel):
 
 
 class EmojiTrainingConfig(ImageTrainingConfig):
-    """The same for emoji in colour."""
+    """The same for emoji in colour; the weights serve ``kind: image``.
+
+    None are shipped: the one run so far at 64 pixels was stopped after 24,768 pictures (8 epochs, loss 0.303,
+    held-out loss 0.340 at 20,032), when its samples were coloured shapes in noise. The budget is a guess.
+    """
 
     model: ClassVar[str] = "emoji"
 
