@@ -114,6 +114,6 @@ def test_a_model_that_draws_one_picture_is_found_out() -> None:
     good, collapsed = (quality.assess(asked, pixels, judge, held_out) for pixels in (real, single))
     assert good.agreement > 0.85
     assert good.diversity == pytest.approx(good.real_diversity, rel=0.1)
-    assert abs(good.frechet) < 0.2 * good.frechet_uncorrected + 0.3
+    assert abs(good.frechet) < 1.5  # of so few pictures it is zero but for chance
     assert collapsed.diversity < 0.01 * collapsed.real_diversity
-    assert collapsed.frechet > 10 * max(good.frechet, good.frechet_floor, 0.1)
+    assert collapsed.frechet > 10.0
