@@ -160,8 +160,12 @@ def test_a_stretched_bond_relaxes_back_and_the_molecule_stays(method: str, tmp_p
     assert relaxations.relax_all(method, [Chem.MolToMolBlock(stretched)], tmp_path, 1) == [found]
     assert file.stat().st_mtime_ns == before
     told = relaxations.summary("samples", method, [found], drawn=2)
-    assert "100.0%" in told[0]
-    assert "50.0%" in told[1]
+    if method == "gfn2":
+        assert "100.0%" in told[0]
+        assert "50.0%" in told[1]
+    else:
+        assert "converged for 1" in told[0]
+        assert not any("keep every bond" in line for line in told), "a force field cannot break one"
 
 
 def test_a_broken_and_a_formed_bond_are_noticed() -> None:
