@@ -27,12 +27,13 @@ import torch
 from results import describe_machine, markdown_table, write_section
 from torch import Tensor
 
-from pilotwave.backbones.molecule import dataset, preconditioning, quality, training, training_loss
+from pilotwave.backbones.molecule import dataset, preconditioning, quality, training, training_loss, training_run
 from pilotwave.backbones.molecule.backbone import MoleculeBackbone, MoleculeBackboneConfig
 from pilotwave.backbones.molecule.dataset import MoleculeDataset
 from pilotwave.backbones.molecule.network import MoleculeNetwork
 from pilotwave.backbones.molecule.training_config import MoleculeTrainingConfig
 from pilotwave.storage import write_atomically
+from pilotwave.training.proportions import in_percent
 
 HEADING = "## Ablations of the molecule model"
 BATCH_SIZE = 128
@@ -93,7 +94,7 @@ ARMS = {
         patches=((preconditioning, "class_log_likelihood", no_likelihood),)
     ),
     "one pair block, not four": Arm({"pair_blocks": 1}),
-    "AdamW alone, without Muon": Arm(patches=((training, "make_optimizers", only_adam),)),
+    "AdamW alone, without Muon": Arm(patches=((training_run, "make_optimizers", only_adam),)),
     "without the loss of bond orders": Arm(patches=((training_loss, "BOND_WEIGHT", 0.0),)),
     "without the loss of distances": Arm(patches=((training_loss, "DISTANCE_WEIGHT", 0.0),)),
     "noise levels drawn independently": Arm(
@@ -146,11 +147,6 @@ def run(name: str, arm: Arm, arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def share(successes: int, trials: int) -> str:
-    low, high = quality.wilson_interval(successes, trials)
-    return f"{100 * successes / trials:.1f}% ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def main() -> None:
     """Runs the arms, prints and records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +162,7 @@ def main() -> None:
     rows = []
     for name in arguments.arms:
         result = run(name, ARMS[name], arguments)
-        strict, decoded = (share(result[key], result["samples"]) for key in ("strict", "decoded"))
+        strict, decoded = (in_percent(result[key], result["samples"]) for key in ("strict", "decoded"))
         rows.append([name, strict, decoded, f"{result['held_out_loss']:.3f}", f"{result['cpu_seconds']:.0f}"])
         print(rows[-1], flush=True)
     header = ["arm", "strictly valid", "decoded", "held-out loss", "CPU seconds of training"]

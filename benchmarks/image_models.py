@@ -15,9 +15,10 @@ from pilotwave.backbones.image import dataset
 from pilotwave.backbones.image.backbone import ImageBackbone, ImageBackboneConfig
 from pilotwave.backbones.image.judge import BUILTIN_JUDGE, read_judge
 from pilotwave.backbones.image.judge import MODEL as JUDGE
-from pilotwave.backbones.image.quality import ImageQuality, describe, draw_in_turns, in_percent, measure_quality
+from pilotwave.backbones.image.quality import ImageQuality, describe, draw_in_turns, measure_quality
 from pilotwave.backbones.image.stored import weights_path
 from pilotwave.storage import write_atomically
+from pilotwave.training.proportions import in_percent
 from pilotwave.training.weights import read_weights
 
 HEADING = "## Built-in image model by steps"

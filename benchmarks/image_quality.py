@@ -26,12 +26,12 @@ from pilotwave.backbones.image.quality import (
     ImageQuality,
     assess,
     draw_in_turns,
-    in_percent,
     nearest_distances,
 )
 from pilotwave.backbones.image.stored import weights_path
 from pilotwave.report.image_grid import save_image_grid
 from pilotwave.samples import ImageSample
+from pilotwave.training.proportions import in_percent
 from pilotwave.training.weights import read_weights
 
 HEADING = "## Built-in image model"

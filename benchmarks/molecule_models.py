@@ -19,6 +19,7 @@ from pilotwave.backbones.molecule import dataset, decoding, distributions, moses
 from pilotwave.backbones.molecule.backbone import MoleculeBackbone, builtin_weights
 from pilotwave.backbones.molecule.representation import DRUGLIKE, QM9, Chemistry
 from pilotwave.samples import MoleculeSample
+from pilotwave.training.proportions import in_percent
 from pilotwave.training.weights import read_weights
 from pilotwave.types import Draw
 
@@ -161,8 +162,8 @@ def row(setting: draws.Setting, drawn: draws.Drawn, processes: int) -> list[str]
         setting.sampler,
         setting.precision,
         f"{sampled.count:,}",
-        quality.in_percent(sampled.strict, sampled.count),
-        quality.in_percent(sampled.decoded, sampled.count),
+        in_percent(sampled.strict, sampled.count),
+        in_percent(sampled.decoded, sampled.count),
         f"{drawn.per_cpu_second:.1f}",
         f"{drawn.per_second(processes):.1f}",
     ]
@@ -180,9 +181,9 @@ def diversity_lines(sampled: quality.SampledMolecules, data: dataset.MoleculeDat
         f"- distinct: {len(distinct):,} of {len(smiles):,} valid molecules "
         f"({100 * quality.uniqueness(smiles):.1f}%); of the first {len(first):,}: "
         f"{100 * quality.uniqueness(first):.1f}%",
-        f"- of the distinct ones, never trained on: {quality.in_percent(len(distinct - training), len(distinct))}; "
+        f"- of the distinct ones, never trained on: {in_percent(len(distinct - training), len(distinct))}; "
         f"in no part of {name} as it is used here ({len(known):,} molecules): "
-        f"{quality.in_percent(len(distinct - known), len(distinct))}",
+        f"{in_percent(len(distinct - known), len(distinct))}",
     ]
     if reasons:
         told = ", ".join(f"{reason} {count}" for count, reason in reasons)
@@ -287,7 +288,7 @@ def children_line(
         for parent, child in zip(parents, children, strict=True)
         if isinstance(parent, MoleculeSample) and isinstance(child, MoleculeSample)
     ]
-    told = f"- noise mixed with {new:.0%} new: {quality.in_percent(valid, len(children))} of {len(children)} valid"
+    told = f"- noise mixed with {new:.0%} new: {in_percent(valid, len(children))} of {len(children)} valid"
     if not pairs:
         return told
     prints = [[fingerprints.GetFingerprint(Chem.MolFromSmiles(item)) for item in pair] for pair in pairs]

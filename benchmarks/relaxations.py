@@ -12,8 +12,8 @@ from pathlib import Path
 import draws  # first: it sets the threads before tblite is imported
 import numpy as np
 
-from pilotwave.backbones.molecule.quality import in_percent
 from pilotwave.storage import write_atomically
+from pilotwave.training.proportions import in_percent
 
 BOHR = 0.529177210903
 COVALENT_RADIUS = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 16: 1.05, 17: 1.02}  # Å, Cordero et al. 2008

@@ -45,7 +45,8 @@ def measure_samples(samples: Sequence[Sample | Invalid], media: str) -> SampleQu
 def _measure_images(images: Sequence[ImageSample]) -> SampleQuality:
     """Returns the diversity of pictures and, where the shipped judge knows such pictures, what it says of them."""
     from pilotwave.backbones.image.judge import BUILTIN_JUDGE, read_judge
-    from pilotwave.backbones.image.quality import diversity, in_percent
+    from pilotwave.backbones.image.quality import diversity
+    from pilotwave.training.proportions import in_percent
 
     pixels = np.stack([image.pixels for image in images])
     names = [image.class_name or "" for image in images]

@@ -29,7 +29,6 @@ from pilotwave.backbones.image.judge import (
     expected_calibration_error,
     fit_temperature,
 )
-from pilotwave.backbones.image.quality import wilson_interval
 from pilotwave.backbones.image.sources import load_source
 from pilotwave.backbones.image.training_card import NOT_OF_THE_MODEL, described, parameters_of
 from pilotwave.errors import CheckpointError, InputError
@@ -38,6 +37,7 @@ from pilotwave.training.card import Measured, ModelCard, changed_settings, comma
 from pilotwave.training.device import describe_device
 from pilotwave.training.history import ComputeLog, TrainingHistory
 from pilotwave.training.progress import TrainingProgress, TrainingWatcher, watcher_of
+from pilotwave.training.proportions import wilson_interval
 from pilotwave.training.weights import write_weights
 
 CHECKPOINT_NAME = "checkpoint.pt"

@@ -22,6 +22,7 @@ from pilotwave.backbones.image.backbone import ImageBackbone
 from pilotwave.backbones.image.dataset import LabelledImages
 from pilotwave.backbones.image.judge import Judge, Judgement
 from pilotwave.samples import ImageSample
+from pilotwave.training.proportions import wilson_interval
 from pilotwave.types import Draw
 
 Pixels = npt.NDArray[np.uint8]
@@ -227,24 +228,6 @@ def nearest_distances(pixels: Pixels, known: Pixels) -> npt.NDArray[np.float64]:
     return nearest.double().numpy() / math.sqrt(points.shape[1])
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Returns the Wilson score interval of a proportion; z = 1.96 is 95% confidence."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return max(0.0, min(low, share)), min(1.0, max(high, share))  # at 0 and 1 rounding would leave the share out
-
-
-def in_percent(successes: int, trials: int) -> str:
-    """Returns a percentage with its 95% interval, e.g. ``"92.0% (89.3-94.1)"``."""
-    low, high = wilson_interval(successes, trials)
-    return f"{100 * successes / max(trials, 1):.1f}% ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def describe(quality: ImageQuality, class_names: Sequence[str]) -> list[str]:
     """Returns the measurement in words, a line each, for a model card."""
     low, high = (100 * bound for bound in quality.agreement_interval)
@@ -269,8 +252,6 @@ __all__ = [
     "draw_in_turns",
     "frechet_distance",
     "halves",
-    "in_percent",
     "measure_quality",
     "nearest_distances",
-    "wilson_interval",
 ]

@@ -9,12 +9,12 @@ from torch import nn
 
 from pilotwave.backbones.image.evaluation import SAMPLER_STEPS, Look
 from pilotwave.backbones.image.network import ImageNetwork
-from pilotwave.backbones.image.quality import wilson_interval
 from pilotwave.backbones.image.sources import Source
 from pilotwave.backbones.image.training_config import ImageTrainingConfig
 from pilotwave.backbones.image.training_data import TrainingData
 from pilotwave.training.card import DataSource, Measured, ModelCard, changed_settings, command_line
 from pilotwave.training.history import ComputeLog, TrainingHistory
+from pilotwave.training.proportions import wilson_interval
 
 NOT_OF_THE_MODEL = frozenset(
     {"output", "cache", "device", "checkpoint_seconds", "report_every", "evaluate_every", "samples"}

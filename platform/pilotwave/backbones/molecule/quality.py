@@ -10,7 +10,6 @@ May import: torch, the modules beside it and :mod:`pilotwave.backbones.unguided`
 from __future__ import annotations
 
 import collections
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from pilotwave.backbones.molecule.backbone import MoleculeBackbone
 from pilotwave.backbones.molecule.distributions import accessibility, drug_likeness
 from pilotwave.backbones.unguided import sample_unguided
 from pilotwave.samples import Invalid, MoleculeSample, Sample
+from pilotwave.training.proportions import in_percent
 from pilotwave.types import Draw
 
 
@@ -123,23 +123,6 @@ def sample_molecules(backbone: MoleculeBackbone, seeds: Sequence[int], batch_siz
     return SampledMolecules.of([sample for batch in batches for sample in batch])
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """Returns the Wilson score interval of a proportion; z = 1.96 is 95% confidence."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def in_percent(successes: int, trials: int) -> str:
-    """Returns a proportion with its 95% interval, e.g. ``"92.0% (89.3-94.1)"``."""
-    low, high = wilson_interval(successes, trials)
-    return f"{100 * successes / max(trials, 1):.1f}% ({100 * low:.1f}-{100 * high:.1f})"
-
-
 def uniqueness(smiles: Sequence[str]) -> float:
     """Distinct molecules over molecules; falls with the number of samples, so state it beside."""
     return len(set(smiles)) / max(len(smiles), 1)
@@ -161,10 +144,8 @@ __all__ = [
     "MoleculeQuality",
     "SampledMolecules",
     "count_validity",
-    "in_percent",
     "measure_samples",
     "novelty",
     "sample_molecules",
     "uniqueness",
-    "wilson_interval",
 ]

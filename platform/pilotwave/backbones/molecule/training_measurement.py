@@ -12,10 +12,11 @@ from torch import distributed
 
 from pilotwave.backbones.molecule.backbone import MoleculeBackbone
 from pilotwave.backbones.molecule.diversity import diversity
-from pilotwave.backbones.molecule.quality import novelty, uniqueness, wilson_interval
+from pilotwave.backbones.molecule.quality import novelty, uniqueness
 from pilotwave.backbones.unguided import sample_unguided
 from pilotwave.samples import Invalid, MoleculeSample, Sample
 from pilotwave.training.card import Measured
+from pilotwave.training.proportions import wilson_interval
 from pilotwave.types import Draw
 
 SHOWN = 24

@@ -64,20 +64,6 @@ def test_the_raw_bias_goes_as_one_over_the_number() -> None:
     assert bias(100) / bias(400) == pytest.approx(4.0, rel=0.3)
 
 
-@settings(max_examples=50, deadline=None)
-@given(trials=st.integers(1, 500), data=st.data())
-def test_wilson_intervals_hold_the_share(trials: int, data: st.DataObject) -> None:
-    successes = data.draw(st.integers(0, trials))
-    low, high = quality.wilson_interval(successes, trials)
-    assert 0.0 <= low <= successes / trials <= high <= 1.0
-    assert quality.wilson_interval(0, 0) == (0.0, 1.0)
-
-
-def test_wilson_of_nine_in_ten() -> None:
-    assert quality.wilson_interval(90, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)
-    assert quality.in_percent(90, 100) == "90.0% (82.6-94.5)"
-
-
 def test_diversity_is_the_mean_distance_within_classes() -> None:
     pixels = np.zeros((4, 4, 4, 1), dtype=np.uint8)
     pixels[1], pixels[3] = 255, 51
