@@ -165,6 +165,7 @@ def main() -> None:
         strict, decoded = (in_percent(result[key], result["samples"]) for key in ("strict", "decoded"))
         rows.append([name, strict, decoded, f"{result['held_out_loss']:.3f}", f"{result['cpu_seconds']:.0f}"])
         print(rows[-1], flush=True)
+    left_out = [name for name in ARMS if name not in arguments.arms]
     header = ["arm", "strictly valid", "decoded", "held-out loss", "CPU seconds of training"]
     body = "\n".join(
         [
@@ -175,6 +176,7 @@ def main() -> None:
             "training would differ too. Losses of arms with other terms or units are not comparable.",
             "",
             markdown_table(header, rows),
+            *(["", f"Arms that were not run: {'; '.join(left_out)}."] if left_out else []),
         ]
     )
     if arguments.record:
