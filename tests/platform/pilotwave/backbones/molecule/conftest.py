@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ pytest.importorskip("rdkit", reason="the molecule model needs rdkit")
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+from pilotwave.backbones.molecule import dataset, qm9
 from pilotwave.backbones.molecule.representation import QM9, EncodedMolecule, encode_molecule
 
 SMILES = [
@@ -66,3 +68,13 @@ def embedded() -> list[Chem.Mol]:
 def encoded(embedded: list[Chem.Mol]) -> list[EncodedMolecule]:
     """The same as united atoms."""
     return [encode_molecule(molecule, QM9) for molecule in embedded]
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory, encoded: list[EncodedMolecule]) -> Path:
+    """A data set of twenty-two molecules, so that epochs end within a few batches."""
+    folder = tmp_path_factory.mktemp("cache")
+    dataset.save(dataset.pad(encoded, QM9.slots), qm9.cache_path(folder))
+    training, held_out = dataset.split(qm9.load(folder))
+    assert len(training) > len(held_out) > 0
+    return folder

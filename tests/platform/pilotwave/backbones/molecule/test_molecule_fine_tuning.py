@@ -41,14 +41,6 @@ train(config, lambda progress: print(progress.seen, flush=True))
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, encoded: list[EncodedMolecule]) -> Path:
-    """Twenty-two molecules stand for the model's own data set."""
-    folder = tmp_path_factory.mktemp("cache")
-    dataset.save(dataset.pad(encoded, QM9.slots), qm9.cache_path(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, embedded: list[Chem.Mol]) -> Path:
     """The user's file: twenty molecules, so that the numbers of rows differ."""
     path = tmp_path_factory.mktemp("own") / "mine.sdf"

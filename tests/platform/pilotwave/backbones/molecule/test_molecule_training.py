@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pilotwave.backbones.molecule import dataset, qm9, training_loss
+from pilotwave.backbones.molecule import training_loss
 from pilotwave.backbones.molecule.backbone import MODEL, MoleculeBackboneConfig
 from pilotwave.backbones.molecule.network import NetworkConfig
-from pilotwave.backbones.molecule.representation import QM9, EncodedMolecule
 from pilotwave.backbones.molecule.training import (
     CHECKPOINT_NAME,
     MoleculeTrainingConfig,
@@ -37,16 +36,6 @@ if __name__ == "__main__":
     config = MoleculeTrainingConfig.model_validate_json(Path(sys.argv[1]).read_text())
     train(config, lambda progress: print(progress.seen, flush=True))
 """
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, encoded: list[EncodedMolecule]) -> Path:
-    """A data set of twenty-two molecules, so that epochs end within a few batches."""
-    folder = tmp_path_factory.mktemp("cache")
-    dataset.save(dataset.pad(encoded, QM9.slots), qm9.cache_path(folder))
-    training, held_out = dataset.split(qm9.load(folder))
-    assert len(training) > len(held_out) > 0
-    return folder
 
 
 def tiny(output: Path, cache: Path, **changes: object) -> MoleculeTrainingConfig:
