@@ -23,6 +23,7 @@ class BackboneFacts:
     latent_shape: tuple[int, ...]
     steps: int
     media: str
+    conditions_are_free: bool
     fingerprint: str
 
 
@@ -45,7 +46,13 @@ class Generator:
     def facts(self) -> BackboneFacts:
         """Builds the model and returns what the optimizer must know."""
         backbone, _ = self._build()
-        return BackboneFacts(tuple(backbone.latent_shape), backbone.steps, backbone.media, backbone.fingerprint)
+        return BackboneFacts(
+            tuple(backbone.latent_shape),
+            backbone.steps,
+            backbone.media,
+            backbone.conditions_are_free,
+            backbone.fingerprint,
+        )
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """Makes a proposal's candidates."""

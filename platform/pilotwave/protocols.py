@@ -29,6 +29,9 @@ class StepState:
         noisy: x_t, float32 of shape (batch, *latent_shape).
         noise_level: sigma_t of x_t = signal_t * x_0 + sigma_t * noise.
         signal_level: signal_t (1 for EDM-style models).
+        clean_weight: How much of the predicted clean latent goes into the next noisy one.
+        noise_weight: How much of the injected noise does; 0 at a noiseless step. Noise that is shifted by
+            clean_weight / noise_weight * delta does to the next latent what shifting the prediction by delta does.
     """
 
     index: int
@@ -36,10 +39,19 @@ class StepState:
     noisy: Tensor
     noise_level: float
     signal_level: float
+    clean_weight: float
+    noise_weight: float
 
 
 StepHook = Callable[[StepState, "Tensor"], "Tensor"]
 """``hook(state, predicted_clean) -> predicted_clean``, both of shape (batch, *latent_shape)."""
+
+NoiseHook = Callable[[StepState, "Tensor", "Tensor"], "Tensor"]
+"""``noise_hook(state, predicted_clean, noise) -> noise``, all of shape (batch, *latent_shape).
+
+Called at every step that injects noise, with the noise that it is about to inject; what it returns is injected
+instead. Guidance that is written as edited noise can be kept: the edited sequence gives the same latents again.
+"""
 
 
 @runtime_checkable
@@ -52,6 +64,8 @@ class Backbone(Protocol):
         steps: K, the number of sampler steps.
         latent_shape: The shape of one latent.
         condition_size: How many integers condition one sample (0 for none).
+        conditions_are_free: Whether an algorithm may choose conditions itself (a number of atoms), or has to take
+            those that are drawn (a class or a prompt, which the user wants as it is).
         media: The kind of sample it decodes to, see :class:`pilotwave.samples.Sample`.
         device: Where it runs, e.g. ``"cpu"``, ``"cuda:0"``. Results are on the CPU in float32 all the same.
     """
@@ -61,6 +75,7 @@ class Backbone(Protocol):
     steps: int
     latent_shape: tuple[int, ...]
     condition_size: int
+    conditions_are_free: bool
     media: str
     device: str
 
@@ -81,13 +96,20 @@ class Backbone(Protocol):
         """
         ...
 
-    def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
+    def sample(
+        self,
+        noise_sequence: Tensor,
+        conditions: Tensor,
+        hook: StepHook | None = None,
+        noise_hook: NoiseHook | None = None,
+    ) -> Tensor:
         """Runs the sampler: G(noise sequence; condition).
 
         Args:
             noise_sequence: (steps + 1, batch, *latent_shape).
             conditions: (batch, condition_size).
             hook: Called at every step with the predicted clean latent, may return a shifted one.
+            noise_hook: Called after it at every step that injects noise, may return other noise.
 
         Returns:
             The finished latents x_K, float32 of shape (batch, *latent_shape).
@@ -288,6 +310,7 @@ __all__ = [
     "Backbone",
     "Constraint",
     "KnownAnswer",
+    "NoiseHook",
     "Oracle",
     "Plan",
     "QueryContext",

@@ -26,7 +26,7 @@ from pilotwave.backbones.samplers.ddim import cosine_alphas_cumprod, ddim_schedu
 from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import InputError
-from pilotwave.protocols import StepHook
+from pilotwave.protocols import NoiseHook, StepHook
 from pilotwave.samples import ArraySample, ImageSample, Invalid, Sample
 from pilotwave.types import Draw
 
@@ -44,6 +44,7 @@ class AnalyticBackbone:
 
     name = "analytic"
     device = "cpu"
+    conditions_are_free = False
 
     def __init__(
         self,
@@ -120,14 +121,20 @@ class AnalyticBackbone:
             return torch.zeros(len(draws), 0, dtype=torch.int64)
         return draw_categories(draws, self.mixture.weights.tolist())[:, None]
 
-    def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
+    def sample(
+        self,
+        noise_sequence: Tensor,
+        conditions: Tensor,
+        hook: StepHook | None = None,
+        noise_hook: NoiseHook | None = None,
+    ) -> Tensor:
         component = conditions[:, 0] if self.condition_size else None
 
         def denoise(noisy: Tensor, step: SamplerStep) -> Tensor:
             mean = self.mixture.posterior_mean(noisy.flatten(1), step.signal_level, step.noise_level, component)
             return mean.float().reshape(noisy.shape)
 
-        return run_sampler(denoise, noise_sequence, self._schedule, hook)
+        return run_sampler(denoise, noise_sequence, self._schedule, hook, noise_hook)
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
         return [self._decode_one(latent) for latent in latents.numpy()]

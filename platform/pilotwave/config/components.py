@@ -8,6 +8,7 @@ are imported inside ``build`` or later. May import pydantic and :mod:`pilotwave.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -145,6 +146,8 @@ class AlgorithmSetting:
         media: What the backbone decodes to.
         batch_size: How many candidates are usually asked for at once.
         seed: The campaign's.
+        conditions_are_free: Of the backbone, see :class:`pilotwave.protocols.Backbone`.
+        build_backbone: Loads the backbone, for algorithms that train a copy of it; None where that is not possible.
     """
 
     latent_shape: tuple[int, ...]
@@ -152,6 +155,8 @@ class AlgorithmSetting:
     media: str
     batch_size: int
     seed: int
+    conditions_are_free: bool = False
+    build_backbone: Callable[[], Backbone] | None = None
 
 
 class AlgorithmConfig(ComponentConfig):

@@ -7,6 +7,7 @@ done or acknowledged. May import the core, but neither Ray nor any oracle.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -107,7 +108,13 @@ class Coordinator:
         known = {"backbone": facts.backbone, "oracle": facts.oracle, "oracle_version": facts.oracle_version}
         self._memory.check_resumable(known)
         setting = AlgorithmSetting(
-            facts.latent_shape, facts.steps, facts.media, self._config.budget.batch_size, self._config.seed
+            facts.latent_shape,
+            facts.steps,
+            facts.media,
+            self._config.budget.batch_size,
+            self._config.seed,
+            conditions_are_free=facts.conditions_are_free,
+            build_backbone=functools.partial(self._config.backbone.build, self._config.runtime.device),
         )
         self._algorithm = self._config.algorithm.build(setting)
         self._memory.restore(self._algorithm)

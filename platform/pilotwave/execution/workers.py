@@ -34,6 +34,11 @@ class ModelFacts(Protocol):
         ...
 
     @property
+    def conditions_are_free(self) -> bool:
+        """Whether an algorithm may choose its samples' conditions."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Of weights, sampler and steps."""
         ...
@@ -47,6 +52,7 @@ class WorkerFacts:
         latent_shape: Of the backbone.
         steps: K of the backbone.
         media: Of the backbone's samples.
+        conditions_are_free: Of the backbone.
         backbone: Its fingerprint; a run is resumed only with the same one.
         oracle: Its name.
         oracle_version: Its version.
@@ -57,6 +63,7 @@ class WorkerFacts:
     latent_shape: tuple[int, ...]
     steps: int
     media: str
+    conditions_are_free: bool
     backbone: str
     oracle: str
     oracle_version: str
@@ -70,6 +77,7 @@ class WorkerFacts:
             latent_shape=tuple(model.latent_shape),
             steps=model.steps,
             media=model.media,
+            conditions_are_free=model.conditions_are_free,
             backbone=model.fingerprint,
             oracle=oracle.name,
             oracle_version=oracle.version,

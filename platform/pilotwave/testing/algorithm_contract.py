@@ -36,7 +36,15 @@ def small_backbone(conditional: bool = False) -> AnalyticBackbone:
 
 def setting_of(backbone: Backbone, batch_size: int = 5) -> AlgorithmSetting:
     """Returns what an algorithm is told of a campaign on this backbone."""
-    return AlgorithmSetting(backbone.latent_shape, backbone.steps, backbone.media, batch_size, seed=3)
+    return AlgorithmSetting(
+        backbone.latent_shape,
+        backbone.steps,
+        backbone.media,
+        batch_size,
+        seed=3,
+        conditions_are_free=backbone.conditions_are_free,
+        build_backbone=lambda: backbone,
+    )
 
 
 def generated(backbone: Backbone, proposal: Proposal) -> tuple[list[Draw], GeneratedBatch]:

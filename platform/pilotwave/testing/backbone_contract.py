@@ -140,6 +140,26 @@ class BackboneContract:
         assert steered.shape == latents.shape
         assert not torch.allclose(steered, latents, atol=1e-3)
 
+    def test_edited_noise_gives_the_same_latents_again(self) -> None:
+        backbone = self.make_backbone()
+        noise, conditions, latents = self.sampled(backbone)
+        edited = noise.clone()
+        seen: list[StepState] = []
+
+        def turned(state: StepState, predicted_clean: Tensor, injected: Tensor) -> Tensor:
+            assert_near(injected.cpu(), noise[state.index + 1], self.tolerance)
+            assert predicted_clean.shape == injected.shape
+            assert state.noise_weight > 0
+            seen.append(state)
+            edited[state.index + 1] = -injected.cpu()
+            return -injected
+
+        steered = backbone.sample(noise, conditions, noise_hook=turned)
+        assert [state.index for state in seen] == list(range(len(seen)))
+        if seen:  # a sampler of one step injects nothing
+            assert not torch.allclose(steered, latents, atol=1e-3)
+        assert_near(backbone.sample(edited, conditions), steered, self.tolerance)
+
     def test_every_latent_decodes_to_a_sample_or_a_reason(self) -> None:
         backbone = self.make_backbone()
         _, conditions, latents = self.sampled(backbone)

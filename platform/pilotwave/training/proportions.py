@@ -1,4 +1,4 @@
-"""Shares of samples with their intervals, as measurements of models state them. Imports the standard library only."""
+"""Shares of samples with their intervals, as measurements of models state them. Standard library only."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from pilotwave.backbones.samplers.ddim import ddim, ddim_schedule
 from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import ConfigError
-from pilotwave.protocols import StepHook
+from pilotwave.protocols import NoiseHook, StepHook
 from pilotwave.samples import ImageSample, Invalid, Sample
 from pilotwave.training.device import choose_device
 from pilotwave.training.weights import Weights, read_weights
@@ -105,6 +105,7 @@ class ImageBackbone:
         self.name = "image"
         self.steps = config.steps
         self.condition_size = 1
+        self.conditions_are_free = False
         self.media = "image"
         self.device = str(choose_device(device))
         choice = f"g{config.guidance_scale:g}-{config.precision}"
@@ -127,7 +128,13 @@ class ImageBackbone:
         return draw_categories(draws, self._class_weights, purpose="image class")[:, None]
 
     @torch.no_grad()
-    def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
+    def sample(
+        self,
+        noise_sequence: Tensor,
+        conditions: Tensor,
+        hook: StepHook | None = None,
+        noise_hook: NoiseHook | None = None,
+    ) -> Tensor:
         """Runs DDIM from noise to finished latents of shape (batch, channels, side, side).
 
         Raises:
@@ -145,7 +152,7 @@ class ImageBackbone:
             return torch.cat([self._velocity(sample[i : i + _CHUNK], time, labels[i : i + _CHUNK]) for i in starts])
 
         noise = noise_sequence.to(self.device, torch.float32)
-        return ddim(velocity, noise, self._schedule, "v_prediction", hook, clip_sample=1.0).cpu()
+        return ddim(velocity, noise, self._schedule, "v_prediction", hook, 1.0, noise_hook).cpu()
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
         """Rounds latents of shape (batch, channels, side, side) to pictures of 256 levels."""

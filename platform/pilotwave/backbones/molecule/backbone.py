@@ -32,7 +32,7 @@ from pilotwave.backbones.samplers.euler_ancestral import euler_ancestral_schedul
 from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import CheckpointError, InputError
-from pilotwave.protocols import StepHook
+from pilotwave.protocols import NoiseHook, StepHook
 from pilotwave.samples import Invalid, MoleculeSample, Sample
 from pilotwave.training.weights import Weights, read_weights
 from pilotwave.types import Draw
@@ -163,6 +163,7 @@ class MoleculeBackbone:
         self.chemistry = network.config.chemistry
         self.latent_shape: tuple[int, ...] = (self.chemistry.slots, self.chemistry.channels)
         self.condition_size = 1
+        self.conditions_are_free = True
         self.media = "molecule"
         self.device = device
         self.length_unit = network.config.length_unit
@@ -188,7 +189,13 @@ class MoleculeBackbone:
         return draw_categories(draws, self.atom_counts, purpose="atom count")[:, None]
 
     @torch.no_grad()
-    def sample(self, noise_sequence: Tensor, conditions: Tensor, hook: StepHook | None = None) -> Tensor:
+    def sample(
+        self,
+        noise_sequence: Tensor,
+        conditions: Tensor,
+        hook: StepHook | None = None,
+        noise_hook: NoiseHook | None = None,
+    ) -> Tensor:
         """Runs the sampler from noise to finished latents of shape (batch, slots, channels).
 
         A sample's latent is the same, bit for bit, in whatever batch it is drawn (on one machine).
@@ -209,7 +216,7 @@ class MoleculeBackbone:
             return torch.cat([self._denoise(*part, step.noise_level) for part in parts])
 
         noise = noise_sequence.to(self.device, torch.float32)
-        finished = run_sampler(denoise, noise, self._schedule, hook)
+        finished = run_sampler(denoise, noise, self._schedule, hook, noise_hook)
         return centre_and_mask(finished, self._present(atoms)).cpu()
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:

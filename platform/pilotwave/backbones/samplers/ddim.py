@@ -31,7 +31,7 @@ from pilotwave.backbones.samplers.schedule import (
     predicted_clean_from,
     run_sampler,
 )
-from pilotwave.protocols import StepHook
+from pilotwave.protocols import NoiseHook, StepHook
 
 TimestepSpacing = Literal["leading", "trailing"]
 
@@ -116,6 +116,7 @@ def ddim(
     prediction_type: PredictionType = "epsilon",
     hook: StepHook | None = None,
     clip_sample: float | None = None,
+    noise_hook: NoiseHook | None = None,
 ) -> Tensor:
     """Samples a variance-preserving model.
 
@@ -126,6 +127,7 @@ def ddim(
         prediction_type: In diffusers' words.
         hook: May shift the predicted clean sample, after clipping.
         clip_sample: The predicted clean sample is clamped to this range around zero, or not at all.
+        noise_hook: May replace the noise that a step injects.
 
     Returns:
         The finished latents, shape (batch, *latent_shape).
@@ -135,7 +137,7 @@ def ddim(
         clean = predicted_clean_from(model(sample, step), sample, step, prediction_type)
         return clean if clip_sample is None else clean.clamp(-clip_sample, clip_sample)
 
-    return run_sampler(denoise, noise_sequence, schedule, hook)
+    return run_sampler(denoise, noise_sequence, schedule, hook, noise_hook)
 
 
 __all__ = [

@@ -24,7 +24,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pilotwave.protocols import StepHook, StepState
+from pilotwave.protocols import NoiseHook, StepHook, StepState
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,11 @@ PredictionType = Literal["sample", "epsilon", "v_prediction"]
 
 
 def run_sampler(
-    denoise: Denoiser, noise_sequence: Tensor, schedule: Schedule, hook: StepHook | None = None
+    denoise: Denoiser,
+    noise_sequence: Tensor,
+    schedule: Schedule,
+    hook: StepHook | None = None,
+    noise_hook: NoiseHook | None = None,
 ) -> Tensor:
     """Walks a schedule from noise to a finished sample.
 
@@ -82,6 +86,7 @@ def run_sampler(
         noise_sequence: (steps + 1, batch, *latent_shape); not changed.
         schedule: The sampler.
         hook: May shift the predicted clean sample at each step.
+        noise_hook: May replace the noise that a step injects, knowing the predicted clean sample.
 
     Returns:
         The finished latents, shape (batch, *latent_shape), on the device of the noise.
@@ -97,15 +102,26 @@ def run_sampler(
     previous_clean: Tensor | None = None
     for step in schedule.steps:
         predicted_clean = denoise(sample, step)
+        state = StepState(
+            step.index,
+            len(schedule.steps),
+            sample,
+            step.noise_level,
+            step.signal_level,
+            step.clean_weight,
+            step.noise_weight,
+        )
         if hook is not None:
-            state = StepState(step.index, len(schedule.steps), sample, step.noise_level, step.signal_level)
             predicted_clean = hook(state, predicted_clean)
         sample = step.clean_weight * predicted_clean + step.noisy_weight * sample
         if step.previous_clean_weight and previous_clean is not None:
             sample = sample + step.previous_clean_weight * previous_clean
         previous_clean = predicted_clean
         if step.noise_weight:
-            sample = sample + step.noise_weight * noise_sequence[step.index + 1]
+            noise = noise_sequence[step.index + 1]
+            if noise_hook is not None:
+                noise = noise_hook(state, predicted_clean, noise)
+            sample = sample + step.noise_weight * noise
     return sample
 
 
