@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written atomically, read without trusting them.
+"""Files that outlive a crash: written atomically, read without trusting them, in folders that one process holds.
 
 A checkpoint is a nested dict of tensors and plain values, stored by ``torch.save`` and read with
 ``weights_only=True``, so that opening a file from an unknown place runs no code. May import torch and
@@ -7,15 +7,55 @@ A checkpoint is a nested dict of tensors and plain values, stored by ``torch.sav
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pilotwave.errors import CheckpointError, StorageError
+from pilotwave.errors import CheckpointError, PilotwaveError, StorageError
+
+
+@contextmanager
+def held_folder(folder: Path, in_use: type[PilotwaveError]) -> Iterator[None]:
+    """Holds a folder for one process; the hold goes with the process, also after ``kill -9``.
+
+    The folder is made if need be, and taken away again if nothing was written into it.
+
+    Args:
+        folder: A file ``.lock`` in it is the lock.
+        in_use: What is raised if another process holds it.
+
+    Raises:
+        StorageError: The folder cannot be made or locked.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror}; choose another folder") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            message = f"{folder} is in use by another pilotwave process; wait for it or stop it first"
+            raise in_use(message) from None
+        raise StorageError(f"{folder} cannot be locked: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        if made and folder.is_dir() and [item.name for item in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            for place in made:
+                place.rmdir()
+        os.close(handle)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -83,4 +123,4 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["held_folder", "load_checkpoint", "save_checkpoint", "write_atomically"]

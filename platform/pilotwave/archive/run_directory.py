@@ -14,7 +14,6 @@ May import :mod:`pilotwave.archive`, :mod:`pilotwave.config` and :mod:`pilotwave
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
@@ -28,7 +27,7 @@ from pilotwave.archive.ledger import Ledger
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.config.loading import apply_override, check_campaign, read_yaml
 from pilotwave.errors import ConfigError, RunDirectoryError, StorageError
-from pilotwave.storage import write_atomically
+from pilotwave.storage import held_folder, write_atomically
 
 
 class RunDirectory:
@@ -171,24 +170,8 @@ class RunDirectory:
         Raises:
             RunDirectoryError: Another process holds it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror}; choose another --run-dir") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise RunDirectoryError(
-                    f"{self.path} is in use by another pilotwave process; wait for it or stop it first"
-                ) from None
-            raise StorageError(f"{self.path} cannot be locked: {error.strerror}") from error
-        try:
+        with held_folder(self.path, RunDirectoryError):
             yield
-        finally:
-            os.close(handle)
 
 
 __all__ = ["RunDirectory"]

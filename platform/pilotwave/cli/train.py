@@ -55,6 +55,7 @@ def train(
     from pilotwave.config.loading import apply_override
     from pilotwave.config.registry import suggestion
     from pilotwave.errors import InputError
+    from pilotwave.storage import held_folder
     from pilotwave.tracking.none_tracker import NoTracker
     from pilotwave.tracking.tracked_training import TrackedTraining
     from pilotwave.training.card import changed_settings
@@ -79,7 +80,7 @@ def train(
     )
     status = "failed"
     try:
-        with screen:
+        with held_folder(folder, InputError), screen:
             path: Path = module.train(config, Watchers(SampleFiles(folder, screen.announce), tracked, screen))
         status = "finished" if path.suffix == ".safetensors" else "killed"
     except KeyboardInterrupt:

@@ -17,7 +17,9 @@ from pilotwave.cli import run as command_line
 from pilotwave.cli.train import TRAINERS
 from pilotwave.cli.training_screen import TrainingScreen
 from pilotwave.cli.training_watchers import SampleFiles, Watchers
+from pilotwave.errors import InputError
 from pilotwave.samples import ImageSample, Invalid, MoleculeSample
+from pilotwave.storage import held_folder
 from pilotwave.training.progress import TrainingProgress, TrainingWatcher
 
 pytest.importorskip("rdkit", reason="the molecule model needs rdkit")
@@ -90,6 +92,16 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(mine: Path, capsys: pytest.Ca
     assert "stopped after saving training/molecule/checkpoint.pt; the same command goes on" in out
     assert train(mine, "molecules=800000", "pause_after_minutes=0.000001") == 0
     assert "the same command goes on" in capsys.readouterr().out
+
+
+def test_a_folder_that_another_training_writes_into_is_refused(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held_folder(Path("training/molecule"), InputError):
+        assert train(mine, "molecules=16") == 2
+    assert "training/molecule is in use by another pilotwave process; wait for it" in capsys.readouterr().err
+    assert not Path("training").exists()
+    assert train(mine, "molecules=16") == 0
 
 
 @pytest.mark.parametrize(
