@@ -23,7 +23,7 @@ MAY_IMPORT = {
 # Within the core, from the top (may import everything below it) to the bottom.
 LAYERS = [
     {"cli"},
-    {"campaign", "doctor"},
+    {"bench", "campaign", "doctor"},
     {"execution"},
     {"report", "tracking"},
     {"archive", "config"},

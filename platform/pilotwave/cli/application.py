@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from pilotwave import __version__
+from pilotwave.cli.bench import bench
 from pilotwave.cli.doctor import doctor
 from pilotwave.cli.export import export
 from pilotwave.cli.list_choices import list_choices
@@ -52,6 +53,7 @@ app.command()(schema)
 app.command("list")(list_choices)
 app.command()(sample)
 app.command()(train)
+app.command()(bench)
 app.command()(doctor)
 
 __all__ = ["app"]

@@ -1,0 +1,1 @@
+"""The comparison of algorithms: tasks, runs, statistics and tables of `pilotwave bench`."""
