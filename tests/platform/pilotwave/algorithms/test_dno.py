@@ -9,7 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pilotwave.algorithms.dno import DnoConfig, Role, estimate_gradient, perturbations, role_of
+from pilotwave.algorithms.dno import DnoConfig
+from pilotwave.algorithms.dno_plan import Role, estimate_gradient, perturbations, role_of
 from pilotwave.algorithms.random_search import RandomSearchConfig
 from pilotwave.algorithms.variation import generator_for
 from pilotwave.backbones.analytic import AnalyticBackbone, synthetic_clusters
@@ -177,12 +178,18 @@ def test_redraws_go_their_own_way_about_a_thread():
     proposal = algorithm.ask(4)
     redraws = [Draw.of(3, proposal.number, slot, attempt=1) for slot in range(4)]
     batch = proposal.plan.generate(backbone, redraws)
-    assert role_of(redraws[0].seed, proposal.plan.roles, 2) == Role(redraws[0].seed % 2, redraws[0].seed, 1)
+    seed = redraws[0].seed
+    assert role_of(redraws[0].query_id, seed, proposal.plan.roles, 2) == Role(seed % 2, seed, 1.5)
+    assert role_of("p0001-00.4", seed, {}, 2) == Role(seed % 2, seed, 3.0)
+    assert role_of("anything", seed, {}, 2) == Role(seed % 2, seed, 1.0)
     first = generated(backbone, proposal)[1].noise_sequence
     for slot, draw in enumerate(redraws):
         point = proposal.plan.points[draw.seed % 2]
         assert 0.01 < (batch.noise_sequence[:, slot] - point).norm() / point.norm() < 0.2
         assert (first - batch.noise_sequence[:, slot : slot + 1]).flatten(2).norm(dim=2)[:4].min() > 0.01
+        own = generator_for(draw.seed, "perturbation").standard_normal((5, 3, 4), dtype="float32")
+        expected = point + 1.5 * 0.1 * torch.from_numpy(own) * (point != 0)
+        torch.testing.assert_close(batch.noise_sequence[:, slot], expected)
         alone = proposal.plan.generate(backbone, [draw])
         assert torch.equal(alone.noise_sequence[:, 0], batch.noise_sequence[:, slot])
 
@@ -358,6 +365,52 @@ def test_a_molecule_keeps_the_size_its_thread_began_with_and_padding_stays_empty
     assert (points[2] - points[0]).flatten(1).norm(dim=1).min() > 0.1
 
 
+def test_redraws_reach_beyond_the_molecules_that_are_known():
+    """Most small perturbations decode to one molecule: a redraw that went no further would be drawn in vain."""
+    backbone = molecules()
+    setting = AlgorithmSetting(backbone.latent_shape, 5, "molecule", 16, 3, conditions_are_free=True)
+    assert dno(setting).smoothing == 0.4
+    assert dno(dataclasses.replace(setting, media="image")).smoothing == 0.1
+    algorithm = dno(setting, smoothing=0.1)
+    algorithm.tell(observed(backbone, algorithm.ask(16), distance_to_corner))
+    proposal = algorithm.ask(16)
+    distinct = []
+    for attempt in (0, 6):
+        batch = proposal.plan.generate(backbone, [Draw.of(3, 1, slot, attempt) for slot in range(16)])
+        samples = [item for item in backbone.decode(batch.latents, batch.conditions) if hasattr(item, "media")]
+        distinct.append(len({item.identity() for item in samples}))
+    assert distinct[1] >= distinct[0] + 4
+
+
+def test_redraws_count_in_the_estimate_by_how_far_they_went():
+    """A round of redraws alone, on a linear function of the noise: each direction is divided by its scale."""
+    backbone = small_backbone()
+    algorithm = dno(setting_of(backbone), keep_norm=False, regularisation=0.0, step_size=0.3, smoothing=0.1)
+    algorithm.tell(observed(backbone, algorithm.ask(8), distance_to_corner))
+    proposal = algorithm.ask(6)
+    start = proposal.plan.points[0]
+    redraws = [Draw.of(3, proposal.number, slot, attempt=slot + 1) for slot in range(6)]
+    batch = proposal.plan.generate(backbone, redraws)
+    slopes = torch.randn(start.shape, generator=torch.Generator().manual_seed(4))
+    losses = ((batch.noise_sequence - start[:, None]) * slopes[:, None]).sum(dim=(0, 2, 3)).double()
+    known = observed(backbone, proposal, distance_to_corner)[0].candidate
+    told = [
+        Observation(
+            dataclasses.replace(known, query_id=draw.query_id, seed=draw.seed), Status.OK, float(losses[place])
+        )
+        for place, draw in enumerate(redraws)
+    ]
+    algorithm.tell(told)
+    expected = torch.zeros_like(start).double()
+    for place, draw in enumerate(redraws):
+        own = generator_for(draw.seed, "perturbation").standard_normal((5, 3, 4), dtype="float32")
+        scale = 1.5 + 0.5 * place
+        expected += (losses[place] - losses.mean()) * torch.from_numpy(own).double() * (start != 0) / scale
+    # The first step of Adam is the sign of the gradient.
+    moved = algorithm.ask(6).plan.points[0] - start
+    assert torch.equal(moved.sign(), -expected.sign().float())
+
+
 def test_a_shared_thread_serves_draws_of_every_condition():
     backbone = small_backbone(conditional=True)
     algorithm = dno(setting_of(backbone))
@@ -366,8 +419,8 @@ def test_a_shared_thread_serves_draws_of_every_condition():
     draws, batch = generated(backbone, proposal)
     assert torch.equal(batch.conditions, backbone.draw_conditions(draws))
     assert len(set(batch.conditions.flatten().tolist())) > 1
-    used = perturbations([Role(0, 1, -1)], proposal.plan.points[0][:, None])
-    assert torch.equal(used, -perturbations([Role(0, 1, 1)], proposal.plan.points[0][:, None]))
+    used = perturbations([Role(0, 1, -1.0)], proposal.plan.points[0][:, None])
+    assert torch.equal(used, -perturbations([Role(0, 1, 1.0)], proposal.plan.points[0][:, None]))
 
 
 def test_a_state_of_other_latents_is_refused():
