@@ -13,7 +13,7 @@ from pilotwave.config.components import BackboneConfig, ConstraintConfig
 
 if TYPE_CHECKING:
     from pilotwave.execution.workers import GenerationRequest, GenerationResult
-    from pilotwave.protocols import Backbone, Constraint
+    from pilotwave.protocols import Backbone, Constraint, Invariants
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class BackboneFacts:
     steps: int
     media: str
     conditions_are_free: bool
+    invariants: Invariants
     fingerprint: str
 
 
@@ -51,6 +52,7 @@ class Generator:
             backbone.steps,
             backbone.media,
             backbone.conditions_are_free,
+            backbone.invariants,
             backbone.fingerprint,
         )
 

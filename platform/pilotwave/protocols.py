@@ -16,7 +16,7 @@ from pilotwave.samples import Invalid, Sample
 from pilotwave.types import Answer, Draw, GeneratedBatch, Observation, Proposal
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ instead. Guidance that is written as edited noise can be kept: the edited sequen
 """
 
 
+Invariants = Callable[["Tensor", "Tensor"], "Tensor"]
+"""``invariants(latents, conditions) -> numbers``, of shape (batch, numbers): differentiable, small to send."""
+
+
+def flattened(latents: Tensor, conditions: Tensor) -> Tensor:
+    """Returns latents as they are, (batch, dim): the :data:`Invariants` of a model without symmetries."""
+    return latents.flatten(1)
+
+
 @runtime_checkable
 class Backbone(Protocol):
     """A diffusion or flow model with its sampler and decoder: noise in, samples out, deterministic.
@@ -67,6 +76,8 @@ class Backbone(Protocol):
         conditions_are_free: Whether an algorithm may choose conditions itself (a number of atoms), or has to take
             those that are drawn (a class or a prompt, which the user wants as it is).
         media: The kind of sample it decodes to, see :class:`pilotwave.samples.Sample`.
+        invariants: Describes latents by numbers that no symmetry of the model changes; surrogates compare samples
+            by these. :func:`flattened` where the model has no symmetry, distances and classes for molecules.
         device: Where it runs, e.g. ``"cpu"``, ``"cuda:0"``. Results are on the CPU in float32 all the same.
     """
 
@@ -77,6 +88,7 @@ class Backbone(Protocol):
     condition_size: int
     conditions_are_free: bool
     media: str
+    invariants: Invariants
     device: str
 
     def draw_noise(self, draws: Sequence[Draw]) -> Tensor:
@@ -131,6 +143,32 @@ class Backbone(Protocol):
         Returns:
             (batch, *latent_shape): ``moving`` itself where the model has no symmetry; rotated onto ``fixed``
             (Kabsch) for molecules, which have no fixed frame.
+        """
+        ...
+
+
+@runtime_checkable
+class AdaptableBackbone(Backbone, Protocol):
+    """A backbone whose predictions come from a network that an algorithm may train an adapter for."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network, on :attr:`device`. It is shared: whoever adapts it adapts a copy."""
+        ...
+
+    def predict_clean(
+        self, noisy: Tensor, step_index: int, conditions: Tensor, denoiser: nn.Module | None = None
+    ) -> Tensor:
+        """Predicts the clean latents as :meth:`sample` does at a step; differentiable in the network's parameters.
+
+        Args:
+            noisy: x_t before the step, on :attr:`device`, shape (batch, *latent_shape).
+            step_index: 0 <= step_index < steps.
+            conditions: (batch, condition_size).
+            denoiser: A network with the interface of :attr:`denoiser` to be asked in its place.
+
+        Returns:
+            On :attr:`device`, shape (batch, *latent_shape).
         """
         ...
 
@@ -306,9 +344,11 @@ class Tracker(Protocol):
 
 
 __all__ = [
+    "AdaptableBackbone",
     "Algorithm",
     "Backbone",
     "Constraint",
+    "Invariants",
     "KnownAnswer",
     "NoiseHook",
     "Oracle",
@@ -319,4 +359,5 @@ __all__ = [
     "Surrogate",
     "Tracker",
     "Verdict",
+    "flattened",
 ]

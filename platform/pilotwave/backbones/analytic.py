@@ -26,7 +26,7 @@ from pilotwave.backbones.samplers.ddim import cosine_alphas_cumprod, ddim_schedu
 from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import InputError
-from pilotwave.protocols import NoiseHook, StepHook
+from pilotwave.protocols import Invariants, NoiseHook, StepHook, flattened
 from pilotwave.samples import ArraySample, ImageSample, Invalid, Sample
 from pilotwave.types import Draw
 
@@ -64,6 +64,7 @@ class AnalyticBackbone:
         self.steps = steps
         self.media: str = decode
         self.condition_size = 1 if conditional else 0
+        self.invariants: Invariants = flattened
         self._shift, self._scale = shift, scale
         self._schedule = ddim_schedule(cosine_alphas_cumprod(), steps)
 

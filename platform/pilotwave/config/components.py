@@ -2,7 +2,7 @@
 
 An entry point of the groups in :data:`GROUPS` names a subclass; importing it must be cheap, because the
 schema of a campaign is assembled from all of them. Heavy packages (rdkit, ray, diffusers, tblite, mlflow)
-are imported inside ``build`` or later. May import pydantic and :mod:`pilotwave.errors`.
+are imported inside ``build`` or later. May import pydantic, :mod:`pilotwave.errors` and :mod:`pilotwave.protocols`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
 from pilotwave.errors import MissingDependencyError
+from pilotwave.protocols import Invariants, flattened
 
 if TYPE_CHECKING:
     from pilotwave.execution.job import Runtime
@@ -147,6 +148,7 @@ class AlgorithmSetting:
         batch_size: How many candidates are usually asked for at once.
         seed: The campaign's.
         conditions_are_free: Of the backbone, see :class:`pilotwave.protocols.Backbone`.
+        invariants: Of the backbone.
         build_backbone: Loads the backbone, for algorithms that train a copy of it; None where that is not possible.
     """
 
@@ -156,6 +158,7 @@ class AlgorithmSetting:
     batch_size: int
     seed: int
     conditions_are_free: bool = False
+    invariants: Invariants = flattened
     build_backbone: Callable[[], Backbone] | None = None
 
 

@@ -114,6 +114,7 @@ class Coordinator:
             self._config.budget.batch_size,
             self._config.seed,
             conditions_are_free=facts.conditions_are_free,
+            invariants=facts.invariants,
             build_backbone=functools.partial(self._config.backbone.build, self._config.runtime.device),
         )
         self._algorithm = self._config.algorithm.build(setting)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pilotwave.execution.question import OracleIdentity
+from pilotwave.protocols import Invariants
 from pilotwave.samples import Sample
 from pilotwave.types import Candidate, Evaluation, Proposal
 
@@ -39,6 +40,11 @@ class ModelFacts(Protocol):
         ...
 
     @property
+    def invariants(self) -> Invariants:
+        """What surrogates compare its samples by."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Of weights, sampler and steps."""
         ...
@@ -53,6 +59,7 @@ class WorkerFacts:
         steps: K of the backbone.
         media: Of the backbone's samples.
         conditions_are_free: Of the backbone.
+        invariants: Of the backbone.
         backbone: Its fingerprint; a run is resumed only with the same one.
         oracle: Its name.
         oracle_version: Its version.
@@ -64,6 +71,7 @@ class WorkerFacts:
     steps: int
     media: str
     conditions_are_free: bool
+    invariants: Invariants
     backbone: str
     oracle: str
     oracle_version: str
@@ -78,6 +86,7 @@ class WorkerFacts:
             steps=model.steps,
             media=model.media,
             conditions_are_free=model.conditions_are_free,
+            invariants=model.invariants,
             backbone=model.fingerprint,
             oracle=oracle.name,
             oracle_version=oracle.version,

@@ -203,6 +203,21 @@ class BackboneContract:
         before = (moving - fixed).flatten(1).norm(dim=1)
         assert ((aligned - fixed).flatten(1).norm(dim=1) <= before * (1 + 1e-3) + 1e-3).all()
         assert_near(backbone.align(aligned, fixed, conditions), aligned, 1e-2)
+        described = backbone.invariants(moving, conditions)
+        assert described.shape == (len(moving), described[0].numel())
+        assert_near(backbone.invariants(aligned, conditions), described, 1e-2)
+
+    def test_invariants_tell_samples_apart_and_can_be_differentiated(self) -> None:
+        backbone = self.make_backbone()
+        _, conditions, latents = self.sampled(backbone)
+        leaf = latents.clone().requires_grad_(True)
+        described = backbone.invariants(leaf, conditions)
+        assert described.isfinite().all()
+        assert float(torch.pdist(described.detach().double()).min()) > 0
+        (gradient,) = torch.autograd.grad(described.square().sum(), leaf)
+        assert gradient.shape == latents.shape
+        assert gradient.isfinite().all()
+        assert (gradient.flatten(1).norm(dim=1) > 0).all()
 
 
 def _identity(item: Sample | Invalid) -> str:

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pilotwave.backbones.image.dataset import CLASS_NAMES
 from pilotwave.backbones.image.network import levels
 from pilotwave.backbones.image.stored import BUILTIN_WEIGHTS, MODEL, build_network, weights_path
 from pilotwave.backbones.noise import draw_categories, draw_noise_sequence
-from pilotwave.backbones.samplers.ddim import ddim, ddim_schedule
-from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule
+from pilotwave.backbones.samplers.ddim import ddim_schedule
+from pilotwave.backbones.samplers.schedule import SamplerStep, Schedule, predicted_clean_from, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import ConfigError
-from pilotwave.protocols import NoiseHook, StepHook
+from pilotwave.protocols import Invariants, NoiseHook, StepHook, flattened
 from pilotwave.samples import ImageSample, Invalid, Sample
 from pilotwave.training.device import choose_device
 from pilotwave.training.weights import Weights, read_weights
@@ -106,14 +106,15 @@ class ImageBackbone:
         self.steps = config.steps
         self.condition_size = 1
         self.conditions_are_free = False
+        self.invariants: Invariants = flattened
         self.media = "image"
         self.device = str(choose_device(device))
         choice = f"g{config.guidance_scale:g}-{config.precision}"
         self.fingerprint = f"image-{weights.fingerprint}-ddim1-k{config.steps}-{choice}"
         self.guidance_scale = config.guidance_scale
         self.training_progress = dict(weights.progress)
-        self._network = build_network(weights).eval().requires_grad_(False).to(self.device)
-        self.picture = self._network.picture
+        self.denoiser = build_network(weights).eval().requires_grad_(False).to(self.device)
+        self.picture = self.denoiser.picture
         self.latent_shape: tuple[int, ...] = self.picture.latent_shape
         self._class_weights = _class_weights(config.classes, self.picture.class_names)
         self._schedule = image_schedule(config.steps)
@@ -146,13 +147,19 @@ class ImageBackbone:
             raise ValueError(f"expected a noise sequence of shape {expected}, got {tuple(noise_sequence.shape)}")
         labels = self._labels(conditions, batch).to(self.device)
 
-        def velocity(sample: Tensor, step: SamplerStep) -> Tensor:
-            time = (step.timestep + 1) / self.steps
-            starts = range(0, max(batch, 1), _CHUNK)
-            return torch.cat([self._velocity(sample[i : i + _CHUNK], time, labels[i : i + _CHUNK]) for i in starts])
+        def denoise(noisy: Tensor, step: SamplerStep) -> Tensor:
+            return self._predict_clean(self.denoiser, noisy, step, labels)
 
         noise = noise_sequence.to(self.device, torch.float32)
-        return ddim(velocity, noise, self._schedule, "v_prediction", hook, 1.0, noise_hook).cpu()
+        return run_sampler(denoise, noise, self._schedule, hook, noise_hook).cpu()
+
+    def predict_clean(
+        self, noisy: Tensor, step_index: int, conditions: Tensor, denoiser: nn.Module | None = None
+    ) -> Tensor:
+        """See :meth:`pilotwave.protocols.AdaptableBackbone.predict_clean`; pixels from -1 to 1."""
+        labels = self._labels(conditions, len(noisy)).to(self.device)
+        network = self.denoiser if denoiser is None else denoiser
+        return self._predict_clean(network, noisy, self._schedule.steps[step_index], labels)
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
         """Rounds latents of shape (batch, channels, side, side) to pictures of 256 levels."""
@@ -171,16 +178,22 @@ class ImageBackbone:
         """Returns ``moving``: pictures have a fixed frame."""
         return moving
 
-    def _velocity(self, sample: Tensor, time: float, labels: Tensor) -> Tensor:
+    def _predict_clean(self, network: nn.Module, noisy: Tensor, step: SamplerStep, labels: Tensor) -> Tensor:
+        time = (step.timestep + 1) / self.steps
+        parts = zip(torch.split(noisy, _CHUNK), torch.split(labels, _CHUNK), strict=True)
+        velocity = torch.cat([self._velocity(network, part, time, classes) for part, classes in parts])
+        return predicted_clean_from(velocity, noisy, step, "v_prediction").clamp(-1.0, 1.0)
+
+    def _velocity(self, network: nn.Module, sample: Tensor, time: float, labels: Tensor) -> Tensor:
         """Predicts velocities, pushed away from the unconditional ones (Ho and Salimans, 2022)."""
         guided = self.guidance_scale != 1.0
         if guided:
             sample = sample.repeat(2, 1, 1, 1)
-            labels = torch.cat([labels, torch.full_like(labels, self._network.no_class)])
+            labels = torch.cat([labels, torch.full_like(labels, self.denoiser.no_class)])
         times = torch.full((len(sample),), time, device=sample.device)
         reduced = torch.autocast(torch.device(self.device).type, torch.bfloat16)
         with reduced if self._precision == "bfloat16" else contextlib.nullcontext():
-            velocity: Tensor = self._network(sample, times, labels).float()
+            velocity: Tensor = network(sample, times, labels).float()
         if not guided:
             return velocity
         conditional, unconditional = velocity.chunk(2)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from pilotwave.backbones.molecule.alignment import align_latents
 from pilotwave.backbones.molecule.decoding import DecodedMolecule, decode_latent
+from pilotwave.backbones.molecule.invariants import MoleculeInvariants
 from pilotwave.backbones.molecule.network import MoleculeNetwork, NetworkConfig, with_bfloat16_weights
 from pilotwave.backbones.molecule.preconditioning import centre_and_mask
 from pilotwave.backbones.molecule.representation import DRUGLIKE, FEWEST_ATOMS, QM9, Chemistry
@@ -32,7 +33,7 @@ from pilotwave.backbones.samplers.euler_ancestral import euler_ancestral_schedul
 from pilotwave.backbones.samplers.schedule import SamplerStep, run_sampler
 from pilotwave.config.components import BackboneConfig, path_in_campaign
 from pilotwave.errors import CheckpointError, InputError
-from pilotwave.protocols import NoiseHook, StepHook
+from pilotwave.protocols import Invariants, NoiseHook, StepHook
 from pilotwave.samples import Invalid, MoleculeSample, Sample
 from pilotwave.training.weights import Weights, read_weights
 from pilotwave.types import Draw
@@ -164,13 +165,13 @@ class MoleculeBackbone:
         self.latent_shape: tuple[int, ...] = (self.chemistry.slots, self.chemistry.channels)
         self.condition_size = 1
         self.conditions_are_free = True
+        self.invariants: Invariants = MoleculeInvariants(network.config.class_scale)
         self.media = "molecule"
         self.device = device
         self.length_unit = network.config.length_unit
         self.atom_counts = tuple(atom_counts)
-        self._network = network.to(device).eval()
-        if precision == "bfloat16":
-            self._network = with_bfloat16_weights(self._network)
+        network = network.to(device).eval()
+        self.denoiser = with_bfloat16_weights(network) if precision == "bfloat16" else network
         self._chunk = chunk_size(precision, self.chemistry.slots)
         schedule, rho = SCHEDULES[sampler]
         self._schedule = schedule(karras_sigmas(steps, SIGMA_MIN, network.config.largest_noise, rho))
@@ -212,12 +213,20 @@ class MoleculeBackbone:
             return torch.zeros(0, *self.latent_shape)
 
         def denoise(noisy: Tensor, step: SamplerStep) -> Tensor:
-            parts = zip(torch.split(noisy, self._chunk), torch.split(atoms, self._chunk), strict=True)
-            return torch.cat([self._denoise(*part, step.noise_level) for part in parts])
+            return self._predict_clean(self.denoiser, noisy, step, atoms)
 
         noise = noise_sequence.to(self.device, torch.float32)
         finished = run_sampler(denoise, noise, self._schedule, hook, noise_hook)
         return centre_and_mask(finished, self._present(atoms)).cpu()
+
+    def predict_clean(
+        self, noisy: Tensor, step_index: int, conditions: Tensor, denoiser: nn.Module | None = None
+    ) -> Tensor:
+        """See :meth:`pilotwave.protocols.AdaptableBackbone.predict_clean`; centred, zero in the padding."""
+        atoms = self._atoms(conditions, len(noisy)).to(self.device)
+        network = self.denoiser if denoiser is None else denoiser
+        assert isinstance(network, MoleculeNetwork)
+        return self._predict_clean(network, noisy, self._schedule.steps[step_index], atoms)
 
     def decode(self, latents: Tensor, conditions: Tensor) -> list[Sample | Invalid]:
         """Decodes latents of shape (batch, slots, channels) to molecules with hydrogens, or says why not."""
@@ -234,14 +243,18 @@ class MoleculeBackbone:
         atoms = None if conditions is None else self._atoms(conditions, len(fixed)).to(fixed.device)
         return align_latents(moving, fixed, atoms)
 
-    def _denoise(self, noisy: Tensor, atoms: Tensor, sigma: float) -> Tensor:
+    def _predict_clean(self, network: MoleculeNetwork, noisy: Tensor, step: SamplerStep, atoms: Tensor) -> Tensor:
+        parts = zip(torch.split(noisy, self._chunk), torch.split(atoms, self._chunk), strict=True)
+        return torch.cat([self._denoise(network, *part, step.noise_level) for part in parts])
+
+    def _denoise(self, network: MoleculeNetwork, noisy: Tensor, atoms: Tensor, sigma: float) -> Tensor:
         """Denoises a chunk of molecules, padded to a whole one."""
         missing = self._chunk - len(noisy)
         if missing:
             noisy = torch.cat([noisy, noisy.new_zeros(missing, *self.latent_shape)])
             atoms = torch.cat([atoms, atoms.new_full((missing,), self.chemistry.slots)])
         levels = torch.full((self._chunk,), sigma, device=noisy.device)
-        return self._network.denoise(noisy, levels, atoms)[: self._chunk - missing]
+        return network.denoise(noisy, levels, atoms)[: self._chunk - missing]
 
     def _atoms(self, conditions: Tensor, batch: int) -> Tensor:
         """Returns the checked numbers of atoms, shape (batch,)."""
