@@ -5,6 +5,7 @@ May import: torch and pilotwave's types.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,11 +23,15 @@ class Answers:
     Args:
         latent_shape: Of the backbone.
         steps: K of the backbone if the noise sequences are to be kept as well, else None.
+        noise_of_best: Of how many answers they are kept, those with the lowest losses; all by default.
     """
 
-    def __init__(self, latent_shape: Sequence[int], steps: int | None = None) -> None:
+    def __init__(
+        self, latent_shape: Sequence[int], steps: int | None = None, noise_of_best: int | None = None
+    ) -> None:
         self._latent_shape = tuple(latent_shape)
         self._steps = steps
+        self._noise_of_best = noise_of_best
         self._candidates: dict[str, tuple[Candidate, float]] = {}
 
     def __len__(self) -> int:
@@ -43,7 +48,22 @@ class Answers:
             fresh.append(candidate.query_id)
         if fresh:
             self._candidates = dict(sorted(self._candidates.items()))
+            self._drop_noise()
         return sorted(fresh)
+
+    def places_of(self, ids: Sequence[str]) -> list[int]:
+        """Returns the places of answers in everything here, in the order given.
+
+        Raises:
+            KeyError: There is no answer of this id.
+        """
+        place = {name: number for number, name in enumerate(self._candidates)}
+        return [place[name] for name in ids]
+
+    @property
+    def ids_with_noise(self) -> list[str]:
+        """The query ids whose noise sequences are kept, in order."""
+        return [name for name, (candidate, _) in self._candidates.items() if len(candidate.noise_sequence)]
 
     @property
     def ids(self) -> list[str]:
@@ -72,7 +92,7 @@ class Answers:
 
     @property
     def noise_sequences(self) -> Tensor:
-        """float32 of shape (N, steps + 1, *latent_shape).
+        """float32 of shape (number kept, steps + 1, *latent_shape), in the order of :attr:`ids_with_noise`.
 
         Raises:
             ValueError: They are not kept.
@@ -80,7 +100,8 @@ class Answers:
         if self._steps is None:
             raise ValueError("expected answers that keep their noise sequences; give the number of steps")
         shape = (self._steps + 1, *self._latent_shape)
-        return self._stacked([candidate.noise_sequence for candidate, _ in self._candidates.values()], shape)
+        kept = [self._candidates[name][0].noise_sequence for name in self.ids_with_noise]
+        return self._stacked(kept, shape)
 
     @property
     def conditions(self) -> Tensor:
@@ -102,7 +123,9 @@ class Answers:
             "answers_latents": self.latents,
             "answers_conditions": self.conditions,
         }
-        return state if self._steps is None else {**state, "answers_noise": self.noise_sequences}
+        if self._steps is None:
+            return state
+        return {**state, "answers_noise": self.noise_sequences, "answers_ids_with_noise": self.ids_with_noise}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what :meth:`state_dict` returned.
@@ -114,21 +137,36 @@ class Answers:
         if shape != self._latent_shape:
             raise ValueError(f"expected a state of latents of shape {self._latent_shape}, got {shape}")
         noise = state.get("answers_noise")
-        kept = None if noise is None else noise.shape[1] - 1
-        if kept != self._steps:
-            raise ValueError(f"expected a state of {self._steps} sampler steps, got {kept}")
+        steps = None if noise is None else noise.shape[1] - 1
+        if steps != self._steps:
+            raise ValueError(f"expected a state of {self._steps} sampler steps, got {steps}")
+        sequences = {} if noise is None else dict(zip(state["answers_ids_with_noise"], noise, strict=True))
         self._candidates = {}
         for place, name in enumerate(state["answers_ids"]):
             candidate = Candidate(
                 query_id=name,
                 seed=int(state["answers_seeds"][place]),
                 proposal=int(state["answers_proposals"][place]),
-                noise_sequence=torch.zeros(0) if noise is None else noise[place].clone(),
+                noise_sequence=sequences.get(name, torch.zeros(0)).clone(),
                 latent=state["answers_latents"][place].clone(),
                 condition=state["answers_conditions"][place].clone(),
                 sample=None,
             )
             self._candidates[name] = (candidate, float(state["answers_losses"][place]))
+
+    def _drop_noise(self) -> None:
+        """Forgets the noise that is not wanted; which that is does not depend on the order of the answers."""
+        if self._steps is None:
+            wanted: set[str] = set()
+        elif self._noise_of_best is None:
+            return
+        else:
+            ranked = sorted((loss, name) for name, (_, loss) in self._candidates.items())
+            wanted = {name for _, name in ranked[: self._noise_of_best]}
+        for name, (candidate, loss) in self._candidates.items():
+            if name not in wanted and len(candidate.noise_sequence):
+                lighter = dataclasses.replace(candidate, noise_sequence=torch.zeros(0), sample=None)
+                self._candidates[name] = (lighter, loss)
 
     def _stacked(self, rows: list[Tensor], shape: tuple[int, ...]) -> Tensor:
         return torch.stack(rows).float() if rows else torch.zeros(0, *shape)

@@ -1,0 +1,214 @@
+"""trust-direct, pilotwave's own and its default: surrogate steps from known noise, in a trust region that adapts.
+
+A round of Fast Direct (Tan et al., ICLR 2025) starts from fresh noise and walks the whole way to its pseudo-target
+again, with a step size that only fits one scale of scores. Here a round starts from what is known to be good:
+
+1. The losses are standardised, and a Gaussian process on what no symmetry of the model changes is fitted to them by
+   maximum marginal likelihood (:mod:`pilotwave.surrogates.fitted_process`): nothing depends on scale or shift of the
+   score, and noisy answers are recognised as noisy.
+2. The parents are the known samples with the best posterior means (not the luckiest answers) that lie at least
+   ``diversity`` times the mean distance of unguided samples apart.
+3. Children mix a parent's noise sequence with fresh noise and take a few safeguarded surrogate steps, see
+   :mod:`pilotwave.algorithms.trust_direct_plan`: one pass of the sampler for the start and one for each step.
+4. The trust radius tau grows after a round most of whose children beat their parents, again by posterior mean, and
+   shrinks after one in which few did (as in trust-region methods; Conn, Gould and Toint, 2000).
+
+Answers may come in any order, late, in part, or not at all: all of this is a function of the set of answers.
+Everything here is ours; what it is compared with, and how it fares, is in ``benchmarks/RESULTS.md``.
+
+May import: torch, pydantic, pilotwave's types, config.components, the surrogates, and the modules beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pilotwave.algorithms.answers import Answers, best_first, standardise
+from pilotwave.algorithms.trust_direct_plan import Parents, TrustDirectPlan, parent_of
+from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
+from pilotwave.surrogates.fitted_process import FittedProcess, fit_process
+from pilotwave.types import Observation, Proposal
+
+FIRST_RADIUS, LEAST_RADIUS, LARGEST_RADIUS = 0.3, 0.02, 1.0
+"""tau: a move of 1 is as long as the noise itself."""
+GROWTH, SHRINKAGE = 1.4, 0.6
+MOST, FEW = 0.5, 0.25
+"""Shares of children that beat their parent, above and below which the radius changes."""
+FEWEST_UNGUIDED = 8
+NOISE_KEPT = 128
+"""Noise sequences are kept of so many best answers; they are by far the largest part of the state."""
+MOST_LEARNT = 1000
+"""A larger memory is learnt from around its best answers only: a local surrogate."""
+
+
+class TrustDirect:
+    """trust-direct by ask and tell.
+
+    Args:
+        setting: Of the campaign.
+        passes: Runs of the sampler for each sample, at least 1.
+        parents: How many samples children descend from; of each condition, where conditions are not free.
+        diversity: How far apart these lie, in mean distances between unguided samples.
+        drift: Bound on what a sample's noises have in common.
+    """
+
+    name = "trust-direct"
+
+    def __init__(
+        self,
+        setting: AlgorithmSetting,
+        passes: int = 4,
+        parents: int = 8,
+        diversity: float = 0.4,
+        drift: float = 1.5,
+    ) -> None:
+        self.setting = setting
+        self.passes, self.parents, self.diversity, self.drift = passes, parents, diversity, drift
+        self._unguided = max(FEWEST_UNGUIDED, min(setting.batch_size, 32))
+        self._reset()
+
+    def ask(self, count: int) -> Proposal:
+        if count < 1:
+            raise ValueError(f"expected to be asked for at least one sample, got {count}")
+        plan = self._plan()
+        if plan.parents is not None:
+            self._parents_of[self._rounds] = plan.parents.ids
+        self._rounds += 1
+        return Proposal(self._rounds - 1, count, plan)
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        self._answers.add(observations)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "algorithm": self.name,
+            "rounds": self._rounds,
+            "parents_of": [[number, list(ids)] for number, ids in self._parents_of.items()],
+            **self._answers.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state.get("algorithm") != self.name:
+            raise ValueError(f"expected a state of algorithm {self.name!r}, got {state.get('algorithm')!r}")
+        self._reset()
+        self._answers.load_state_dict(state)
+        self._rounds = int(state["rounds"])
+        self._parents_of = {int(number): tuple(ids) for number, ids in state["parents_of"]}
+
+    def _reset(self) -> None:
+        self._rounds = 0
+        self._answers = Answers(self.setting.latent_shape, self.setting.steps, NOISE_KEPT)
+        self._parents_of: dict[int, tuple[str, ...]] = {}
+
+    def _plan(self) -> TrustDirectPlan:
+        if len(self._answers) < self._unguided:
+            return TrustDirectPlan()
+        described = self.setting.invariants(self._answers.latents, self._answers.conditions)
+        surrogate = self._surrogate(described)
+        if surrogate is None:
+            return TrustDirectPlan()
+        means = surrogate.mean(described).double()
+        return TrustDirectPlan(
+            self._choose_parents(means, described), surrogate, self._radius(means), self.passes, self.drift
+        )
+
+    def _surrogate(self, described: Tensor) -> FittedProcess | None:
+        """Fits the loss on all answers, or on those nearest to the best ones where there are too many."""
+        losses = self._answers.losses
+        if len(losses) <= MOST_LEARNT:
+            return fit_process(described, standardise(losses))
+        best = described[best_first(losses)[: self.parents]].double()
+        nearest = best_first(torch.cdist(described.double(), best).amin(dim=1))[:MOST_LEARNT].sort().values
+        return fit_process(described[nearest], standardise(losses)[nearest])
+
+    def _choose_parents(self, means: Tensor, described: Tensor) -> Parents:
+        """Takes the best that are far enough apart; of each condition, where that is not ours to choose."""
+        answers, free = self._answers, self.setting.conditions_are_free
+        candidates = answers.places_of(answers.ids_with_noise)
+        conditions = [tuple(condition) for condition in answers.conditions.tolist()]
+        apart = self.diversity * self._typical_distance(described)
+        chosen: dict[tuple[int, ...], list[int]] = {}
+        for rank in best_first(means[candidates]).tolist():
+            place = candidates[rank]
+            niche = chosen.setdefault(() if free else conditions[place], [])
+            if len(niche) < self.parents and _is_apart(described[place], described[niche], apart):
+                niche.append(place)
+        places = sorted(place for niche in chosen.values() for place in niche)
+        row = {name: number for number, name in enumerate(answers.ids_with_noise)}
+        ids = tuple(answers.ids[place] for place in places)
+        noise = answers.noise_sequences[[row[name] for name in ids]]
+        return Parents(ids, noise, answers.conditions[places], free)
+
+    def _typical_distance(self, described: Tensor) -> float:
+        """The mean distance between unguided samples."""
+        guided = torch.tensor([number in self._parents_of for number in self._answers.proposals.tolist()])
+        distances = torch.pdist(described[~guided].double())
+        return float(distances.mean()) if len(distances) else 0.0
+
+    def _radius(self, means: Tensor) -> float:
+        """Tau after all rounds with answers so far, in the order in which they were proposed."""
+        answers, free = self._answers, self.setting.conditions_are_free
+        conditions, seeds = answers.conditions, answers.seeds.tolist()
+        children: dict[int, list[int]] = {}
+        for place, number in enumerate(answers.proposals.tolist()):
+            children.setdefault(number, []).append(place)
+        radius = FIRST_RADIUS
+        for number, ids in sorted(self._parents_of.items()):
+            parents = answers.places_of(ids)
+            wins = [
+                bool(
+                    means[child]
+                    < means[parents[parent_of(seeds[child], conditions[child], conditions[parents], free)]]
+                )
+                for child in children.get(number, [])
+            ]
+            if wins:
+                rate = sum(wins) / len(wins)
+                radius *= GROWTH if rate > MOST else SHRINKAGE if rate < FEW else 1.0
+                radius = min(max(radius, LEAST_RADIUS), LARGEST_RADIUS)
+        return radius
+
+
+def _is_apart(point: Tensor, others: Tensor, least: float) -> bool:
+    return len(others) == 0 or float(torch.linalg.vector_norm(others - point, dim=1).min()) >= least
+
+
+class TrustDirectConfig(AlgorithmConfig):
+    """Choice ``trust-direct``; there is no step size to tune."""
+
+    summary: ClassVar[str] = (
+        "Surrogate steps from the best known noise, in a trust region that adapts itself (ours)."
+    )
+
+    kind: Literal["trust-direct"]
+    passes: int = Field(
+        4, ge=1, le=100, description="Sampler runs for each sample: one, and one for each surrogate step."
+    )
+    parents: int = Field(
+        8, ge=1, le=NOISE_KEPT, description="Known samples that new ones descend from; fewer are greedier."
+    )
+    diversity: float = Field(
+        0.4,
+        ge=0,
+        le=2,
+        description="How far apart these lie at least, in mean distances between unguided samples: 0 for the best "
+        "mean, 1 for samples almost as varied as unguided ones.",
+    )
+    drift: float = Field(
+        1.5,
+        ge=1,
+        le=1e6,
+        description="Quality guard: how long the common part of a sample's noises may be, as a multiple of what "
+        "chance gives it. 1 keeps samples likeliest under the model; large values let them run off it.",
+    )
+
+    def build(self, setting: AlgorithmSetting) -> TrustDirect:
+        return TrustDirect(setting, self.passes, self.parents, self.diversity, self.drift)
+
+
+__all__ = ["TrustDirect", "TrustDirectConfig"]
