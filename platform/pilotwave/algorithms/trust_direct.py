@@ -4,8 +4,8 @@ A round of Fast Direct (Tan et al., ICLR 2025) starts from fresh noise and walks
 again, with a step size that only fits one scale of scores. Here a round starts from what is known to be good:
 
 1. The losses are standardised, and a Gaussian process on what no symmetry of the model changes is fitted to them by
-   maximum marginal likelihood (:mod:`pilotwave.surrogates.fitted_process`): nothing depends on scale or shift of the
-   score, and noisy answers are recognised as noisy.
+   maximum marginal likelihood (:mod:`pilotwave.surrogates.fitted_process`): nothing depends on scale or shift of
+   the score, and noisy answers are recognised as noisy.
 2. The parents are the known samples with the best posterior means (not the luckiest answers) that lie at least
    ``diversity`` times the mean distance of unguided samples apart.
 3. Children mix a parent's noise sequence with fresh noise and take a few safeguarded surrogate steps, see

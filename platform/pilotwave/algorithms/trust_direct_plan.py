@@ -1,9 +1,10 @@
 """The inner loop of trust-direct, run next to the model: a few safeguarded surrogate steps from known noise.
 
 For each draw a parent's noise sequence, mixed with a share of fresh noise, is run through the sampler. Then the
-noises of the steps that still shape the sample move against the gradient of a surrogate of the loss, by one direction
-for all of them as in Fast Direct, never farther than a trust radius; a move that the surrogate does not like is taken
-back, and the next one is half as long. The iterate that the surrogate likes best is submitted, never blindly the last.
+noises of the steps that still shape the sample move against the gradient of a surrogate of the loss, by one
+direction for all of them as in Fast Direct, never farther than a trust radius; a move that the surrogate does not
+like is taken back, and the next one is half as long. The iterate that the surrogate likes best is submitted, never
+blindly the last.
 
 | symbol | here |
 |---|---|
@@ -45,7 +46,7 @@ STEP_SIZE = 0.1
 LARGEST_SHARE = 0.3
 """Of fresh noise in a child's start; it is tau where tau is smaller."""
 UNTOUCHED = 0.25
-"""Share of the noises, the last ones, that never move: they add little response and most of the way off the manifold."""
+"""Share of the noises, the last, that never move: they add little response and most of the way off the manifold."""
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -185,8 +186,8 @@ def moved(noise_sequence: Tensor, moves: Tensor, drift: float) -> Tensor:
 def limited_drift(noises: Tensor, drift: float) -> Tensor:
     """Shortens what a sample's noises have in common where it is longer than chance explains.
 
-    The mean of n independent noises of length r is about r / sqrt(n) long; moving all noises along one direction
-    makes it longer, and noise sequences of that kind become as unlikely under the model as their samples are strange.
+    The mean of n independent noises of length r is about r / sqrt(n) long. Moving all noises along one direction
+    makes it longer, and such a noise sequence is as unlikely under the model as its sample is strange.
 
     Args:
         noises: (n, batch, *latent_shape).
