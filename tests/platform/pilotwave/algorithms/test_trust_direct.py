@@ -1,10 +1,244 @@
 from __future__ import annotations
 
-from pilotwave.algorithms.trust_direct import TrustDirect
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pilotwave.algorithms import trust_direct
+from pilotwave.algorithms.random_search import RandomSearch
+from pilotwave.algorithms.trust_direct import TrustDirect, TrustDirectConfig
+from pilotwave.algorithms.trust_direct_plan import limited_drift, moved
+from pilotwave.backbones.molecule.backbone import MoleculeBackboneConfig
 from pilotwave.config.components import AlgorithmSetting
-from pilotwave.testing.algorithm_contract import AlgorithmContract
+from pilotwave.protocols import Algorithm, Backbone
+from pilotwave.testing.algorithm_contract import (
+    AlgorithmContract,
+    Score,
+    distance_to_corner,
+    generated,
+    observed,
+    setting_of,
+    small_backbone,
+)
+from pilotwave.types import Observation, Status
 
 
 class TestTrustDirect(AlgorithmContract):
     def make_algorithm(self, setting: AlgorithmSetting) -> TrustDirect:
         return TrustDirect(setting)
+
+
+def run(algorithm: Algorithm, backbone: Backbone, rounds: int, score: Score = distance_to_corner) -> list[Tensor]:
+    """Returns the latents of each round of eight."""
+    batches = []
+    for _ in range(rounds):
+        proposal = algorithm.ask(8)
+        told = observed(backbone, proposal, score)
+        batches.append(torch.stack([item.candidate.latent for item in told]))
+        algorithm.tell(told)
+    return batches
+
+
+def after(rounds: int, score: Score = distance_to_corner, **settings_of_it: float) -> TrustDirect:
+    backbone = small_backbone()
+    config = TrustDirectConfig.model_validate({"kind": "trust-direct", **settings_of_it})
+    algorithm = config.build(setting_of(backbone, batch_size=8))
+    run(algorithm, backbone, rounds, score)
+    return algorithm
+
+
+def test_it_beats_chance_and_goes_on_doing_so() -> None:
+    backbone = small_backbone()
+    setting = setting_of(backbone, batch_size=8)
+    guided = [float(distance_to_corner(batch).mean()) for batch in run(TrustDirect(setting), backbone, 12)]
+    chance = [float(distance_to_corner(batch).mean()) for batch in run(RandomSearch(), backbone, 12)]
+    spread = float(distance_to_corner(torch.cat(run(RandomSearch(), backbone, 12))).std())
+    assert guided[0] == chance[0]
+    assert sum(guided[4:]) / 8 < sum(chance) / 12 - 0.5 * spread
+    assert max(guided[8:]) < sum(chance) / 12 - 0.4 * spread  # no late overshoot
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(2.0**40, 0.0), (2.0**-40, 0.0), (1.0, 64.0), (1000.0, -3.0)])
+def test_scale_and_shift_of_the_score_make_no_difference(scale: float, shift: float) -> None:
+    backbone = small_backbone()
+    plain, other = (
+        run(TrustDirect(setting_of(backbone, 8)), backbone, 4, score)
+        for score in (distance_to_corner, lambda latents: scale * distance_to_corner(latents) + shift)
+    )
+    for left, right in zip(plain, other, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-3)
+
+
+def test_samples_run_as_often_as_was_said() -> None:
+    backbone = small_backbone()
+    for passes in (1, 3):
+        algorithm = after(2, passes=passes)
+        assert generated(backbone, algorithm.ask(4))[1].passes == passes
+    assert generated(backbone, after(0).ask(4))[1].passes == 1
+
+
+def test_equal_scores_teach_nothing_and_samples_stay_unguided() -> None:
+    backbone = small_backbone()
+    algorithm = after(3, lambda latents: torch.full((len(latents),), 7.0))
+    proposal = algorithm.ask(4)
+    draws, batch = generated(backbone, proposal)
+    assert torch.equal(batch.noise_sequence, backbone.draw_noise(draws))
+
+
+def test_parents_are_the_best_by_posterior_mean_and_lie_apart() -> None:
+    greedy, varied = after(4, diversity=0.0, parents=4), after(4, diversity=0.8, parents=4)
+    for algorithm, least in ((greedy, 0.0), (varied, 0.8)):
+        plan = algorithm._plan()
+        assert plan.parents is not None
+        assert plan.surrogate is not None
+        answers = algorithm._answers
+        points = answers.latents.flatten(1)
+        unguided = points[answers.proposals == 0].double()
+        places = answers.places_of(plan.parents.ids)
+        gaps = torch.pdist(points[places].double())
+        assert float(gaps.min()) >= least * float(torch.pdist(unguided).mean()) - 1e-6
+        means = plan.surrogate.mean(points)
+        assert int(means.argmin()) in places
+        if least == 0:
+            assert sorted(places) == sorted(torch.argsort(means, stable=True)[:4].tolist())
+        sequences = answers.noise_sequences[[answers.ids_with_noise.index(name) for name in plan.parents.ids]]
+        assert torch.equal(plan.parents.noise_sequences, sequences)
+
+
+def test_more_diversity_is_more_diversity() -> None:
+    spreads = []
+    for diversity in (0.0, 1.0):
+        backbone = small_backbone()
+        algorithm = TrustDirect(setting_of(backbone, 8), diversity=diversity)
+        batches = run(algorithm, backbone, 10)
+        spreads.append(sum(float(torch.pdist(batch.flatten(1)).mean()) for batch in batches[5:]))
+    assert spreads[1] > 1.3 * spreads[0]
+
+
+def test_the_trust_region_grows_with_success_and_shrinks_with_failure() -> None:
+    algorithm = after(3)
+    means = torch.arange(len(algorithm._answers), dtype=torch.float64)
+    by_age = means[-1] - means  # every child better than all that came before it
+    assert algorithm._radius(by_age) > trust_direct.FIRST_RADIUS
+    assert algorithm._radius(means) < trust_direct.FIRST_RADIUS
+    for ranks, bound in ((by_age, trust_direct.LARGEST_RADIUS), (means, trust_direct.LEAST_RADIUS)):
+        algorithm._parents_of = dict.fromkeys([*algorithm._parents_of, 1, 2], algorithm._answers.ids[:4])
+        first = algorithm._radius(ranks)
+        assert trust_direct.LEAST_RADIUS <= first <= trust_direct.LARGEST_RADIUS
+        assert abs(math.log(bound / first)) < abs(math.log(bound / trust_direct.FIRST_RADIUS))
+
+
+def test_a_large_memory_is_learnt_from_around_its_best_and_noise_is_kept_of_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trust_direct, "MOST_LEARNT", 12)
+    monkeypatch.setattr(trust_direct, "NOISE_KEPT", 10)
+    algorithm = after(4)
+    plan = algorithm._plan()
+    assert plan.surrogate is not None
+    assert len(plan.surrogate.posterior) == 12
+    answers = algorithm._answers
+    kept = answers.places_of(answers.ids_with_noise)
+    assert len(kept) == 10
+    assert answers.losses[kept].max() <= answers.losses.sort().values[9]
+    backbone = small_backbone()
+    restored = TrustDirect(setting_of(backbone, batch_size=8))
+    restored.load_state_dict(algorithm.state_dict())
+    assert restored.state_dict()["answers_noise"].shape == (10, 5, 3, 4)
+    left, right = (generated(backbone, item.ask(4))[1].latents for item in (algorithm, restored))
+    assert torch.equal(left, right)
+
+
+def test_children_of_a_conditional_model_descend_from_their_own_condition() -> None:
+    backbone = small_backbone(conditional=True)
+    algorithm = TrustDirect(setting_of(backbone, batch_size=8))
+    run(algorithm, backbone, 3)
+    parents = algorithm._plan().parents
+    assert parents is not None
+    known = {tuple(row) for row in parents.conditions.tolist()}
+    assert len(known) > 1
+    for seed in range(20):
+        for condition in parents.conditions:
+            assert torch.equal(parents.conditions[parents.place_of(seed, condition)], condition)
+        assert 0 <= parents.place_of(seed, torch.tensor([99])) < len(parents.ids)  # never seen: from any
+
+
+def test_molecules_take_their_parent_s_size_and_padding_stays_empty() -> None:
+    backbone = MoleculeBackboneConfig.model_validate({"kind": "molecule", "steps": 5}).build("cpu")
+    algorithm = TrustDirect(setting_of(backbone, batch_size=8), passes=2)
+
+    def extent(latents: Tensor) -> Tensor:
+        return -latents[..., :3].square().sum((1, 2)).double()
+
+    run(algorithm, backbone, 2, extent)
+    proposal = algorithm.ask(6)
+    parents = proposal.plan.parents  # type: ignore[attr-defined]
+    draws, batch = generated(backbone, proposal)
+    for place, draw in enumerate(draws):
+        parent = parents.place_of(draw.seed, torch.tensor([0]))
+        assert torch.equal(batch.conditions[place], parents.conditions[parent])
+        zero = parents.noise_sequences[parent] == 0
+        assert (batch.noise_sequence[:, place][zero] == 0).all()
+    replayed = backbone.sample(batch.noise_sequence, batch.conditions)
+    torch.testing.assert_close(replayed, batch.latents, rtol=1e-4, atol=1e-4)
+
+
+def test_late_answers_of_an_old_round_count() -> None:
+    backbone = small_backbone()
+    early, late = (TrustDirect(setting_of(backbone, batch_size=8)) for _ in range(2))
+    for algorithm in (early, late):
+        run(algorithm, backbone, 2)
+    proposals = early.ask(8), late.ask(8)
+    told = [observed(backbone, proposal, distance_to_corner) for proposal in proposals]
+    early.tell(told[0])
+    late.tell(told[1][:3])
+    waiting = early.ask(8), late.ask(8)
+    late.tell(told[1][3:])
+    for algorithm, proposal in zip((early, late), waiting, strict=True):
+        failed = [
+            Observation(item.candidate, Status.FAILED, None) for item in observed(backbone, proposal, extent_of)
+        ]
+        algorithm.tell(failed)
+    left, right = (algorithm._plan() for algorithm in (early, late))
+    assert left.radius == right.radius
+    assert left.parents is not None
+    assert right.parents is not None
+    assert left.parents.ids == right.parents.ids
+
+
+def extent_of(latents: Tensor) -> Tensor:
+    return latents.flatten(1).double().square().sum(dim=1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 1000), st.floats(0, 5), st.floats(1, 3))
+def test_moved_noise_stays_on_its_shell_and_the_last_ones_stay_put(seed: int, length: float, drift: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(9, 3, 2, 5, generator=generator)
+    noise[8] = 0.0
+    noise[:, :, :, 4] = 0.0
+    moves = length * torch.randn(3, 2, 5, generator=generator).double()
+    result = moved(noise, moves, drift)
+    assert torch.equal(result[6:], noise[6:])  # a quarter of the eight that are used, and the unused one
+    assert (result[:, :, :, 4] == 0).all()
+    lengths = [torch.linalg.vector_norm(item.flatten(2), dim=2) for item in (result, noise)]
+    torch.testing.assert_close(*lengths, rtol=1e-5, atol=1e-5)
+
+
+def test_what_noises_have_in_common_is_limited_value_by_value() -> None:
+    noises = torch.randn(6, 4, 50, generator=torch.Generator().manual_seed(0)).double()
+    noises[:, 0] += 3.0
+    limited = limited_drift(noises, 1.5)
+    for sample in range(4):
+        mean, radius = noises[:, sample].mean(0), noises[:, sample].square().sum(1).mean().sqrt()
+        most = 1.5 * radius / math.sqrt(6)
+        expected = min(float(mean.norm()), float(most))
+        assert float(limited[:, sample].mean(0).norm()) == pytest.approx(expected, rel=1e-6)
+        apart = noises[:, sample] - mean
+        torch.testing.assert_close(limited[:, sample] - limited[:, sample].mean(0), apart)
+    assert torch.equal(limited[:, 1:], noises[:, 1:])
+    assert float(limited[:, 0].mean(0).norm()) < float(noises[:, 0].mean(0).norm()) / 1.2
