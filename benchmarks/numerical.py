@@ -112,7 +112,8 @@ def main() -> None:
             markdown_table(["problem", "method", "slope", "share left", "last tenth"], rows),
             "CASBO learns from the costs of all steps, CMA-ES from their mean. With a constant gamma precision "
             "grows by a factor of about 1 + gamma a round: the larger gamma is quick at first and stops before it "
-            "has arrived, and the smaller one would stop as well in a longer run.",
+            "has arrived. The slopes are those of these rounds and no asymptotic rates: with gamma 1/128 they grow "
+            "steeper with T at first, and whether that mean stops too in a longer run was not measured.",
             verdict(slopes),
         ]
     )
