@@ -6,11 +6,6 @@ Ray is imported when a campaign runs, never when its configuration is read. May 
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -84,9 +79,10 @@ class RayRuntime:
             PilotwaveError: As the loop raised it.
         """
         from pilotwave.execution.job import Progress
+        from pilotwave_actors.cluster import connected
 
         observe(Progress("starting", job.config.budget.queries))
-        with self._cluster():
+        with connected(self._config.address, self._logical_cpus()):
             for _ in range(OPTIMIZER_LIVES):
                 ended = self._follow(job, observe, interrupt)
                 if isinstance(ended, PilotwaveError):
@@ -148,54 +144,11 @@ class RayRuntime:
         node = ray.get_runtime_context().get_node_id()
         return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
 
-    @contextmanager
-    def _cluster(self) -> Iterator[None]:
-        """Connects to the cluster, or starts a private one that ends with this process."""
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        is_local = self._config.address == "local"
-        # Said on purpose: a head would turn tokens on by itself and then refuse its own second node.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled" if is_local else "token")
-        import ray
-
-        if ray.is_initialized():  # a notebook or a test is connected already
-            yield
-            return
-        options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-        if is_local:
-            options |= {"include_dashboard": False, "num_cpus": self._logical_cpus()}
-        try:
-            with _signal_handlers_kept():
-                ray.init(address=self._config.address, namespace=f"pilotwave-{uuid.uuid4().hex[:8]}", **options)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InfrastructureError(
-                f"Ray at {self._config.address!r} cannot be reached or started: {reason}; check the address, the "
-                f"cluster and RAY_AUTH_MODE (it is {os.environ['RAY_AUTH_MODE']!r})"
-            ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
     def _logical_cpus(self) -> int:
         """Enough for every actor at once; on a small machine they share the cores in turn."""
         per_evaluator = self._config.evaluator_resources.get("CPU", 1.0)
         needed = self._config.generator_threads + self._config.evaluators * per_evaluator
         return max(os.cpu_count() or 1, int(needed) + 1)
-
-
-@contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Ray puts its own handler on SIGTERM; the driver's has to stay, since it saves."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["RayRuntime", "RayRuntimeConfig"]

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pilotwave.bench.loop import Record, Step
 from pilotwave.bench.methods import Method
-from pilotwave.bench.run import Record, RunRequest, Step, measure_unguided
+from pilotwave.bench.run import RunRequest, measure_unguided
 from pilotwave.bench.spread import RunFailure, Spread
 from pilotwave.bench.store import RunStore
 from pilotwave.bench.task import Suite, Task
+from pilotwave.bench.tuning import tuned
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Comparison:
         queries: Of every run.
         output: Where it is kept.
         device: Of the models.
+        chosen: Settings that tuning chose for methods without their own, see :mod:`pilotwave.bench.tuning`.
         anew: Whether finished runs are done again.
     """
 
@@ -38,12 +41,15 @@ class Comparison:
     queries: int
     output: Path
     device: str = "cpu"
+    chosen: Record | None = None
     anew: bool = False
 
     def requests(self) -> list[RunRequest]:
         """Returns all runs, every task and method with the first seed before the second."""
         return [
-            RunRequest(self.suite.name, task.name, method, seed, self.queries, self.device)
+            RunRequest(
+                self.suite.name, task.name, tuned(method, task, self.chosen), seed, self.queries, self.device
+            )
             for seed in self.seeds
             for task in self.tasks
             for method in self.methods
@@ -91,9 +97,9 @@ def compare(comparison: Comparison, spread: Spread, observe: Callable[[Progress]
         InputError: A method has a setting that it does not know, or a task cannot be built.
         StorageError: A record could not be written.
     """
-    for method in comparison.methods:
-        method.config()
     store, requests = RunStore(comparison.output), comparison.requests()
+    for request in requests:
+        request.method.config()
     finished = {} if comparison.anew else _finished(store, requests)
     pending = [request for request in requests if request.key not in finished]
     done = found = len(finished)

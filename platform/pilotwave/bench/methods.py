@@ -65,7 +65,7 @@ def parse_method(text: str) -> Method:
     Raises:
         InputError: It is none of these.
     """
-    found = re.fullmatch(r"(?:([A-Za-z0-9][\w.+-]*)=)?([A-Za-z0-9][\w-]*)(?::(.*))?", text.strip())
+    found = re.fullmatch(r"(?:([A-Za-z0-9][\w.+-]*)=)?([A-Za-z0-9][\w-]*)(?::(.+))?", text.strip())
     if found is None:
         raise InputError(f"--method: expected kind, kind:key=value or label=kind:key=value, got {text!r}")
     label, kind, given = found.groups()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Protocol
 
-from pilotwave.bench.run import Record, RunRequest, Step, execute
+from pilotwave.bench.loop import Record, Step
+from pilotwave.bench.run import RunRequest, execute
 from pilotwave.errors import MissingDependencyError, PilotwaveError
 
 GROUP = "pilotwave.spread"

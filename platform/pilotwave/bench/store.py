@@ -6,12 +6,12 @@ run is found again and never done twice. May import :mod:`pilotwave.storage` and
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
+from pilotwave.bench.loop import Record, Reference
 from pilotwave.bench.methods import digest
-from pilotwave.bench.run import FORMAT, Record, Reference, RunRequest
+from pilotwave.bench.run import FORMAT, RunRequest
 from pilotwave.bench.task import Task
 from pilotwave.storage import write_atomically
 
@@ -57,7 +57,7 @@ class RunStore:
 
     def write_reference(self, task: Task, device: str, reference: Reference) -> None:
         """Keeps what a task's model does unguided."""
-        write_atomically(self._reference_path(task, device), _to_bytes(dataclasses.asdict(reference)))
+        write_atomically(self._reference_path(task, device), _to_bytes(reference.to_json()))
 
     def _reference_path(self, task: Task, device: str) -> Path:
         key = digest([FORMAT, task.reference_name, task.unguided, task.batch_size, device])

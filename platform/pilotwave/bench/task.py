@@ -67,6 +67,7 @@ class Task:
         suite: Of which suite.
         title: For people.
         media: What the model decodes to.
+        group: Names the model: methods are tuned once for each.
         backbone: Builds the model for a device (``"auto"``, ``"cpu"``, ``"cuda"``), or returns the former one.
         objective: Builds the judge.
         measure: Builds the measure of quality and diversity.
@@ -83,6 +84,7 @@ class Task:
     suite: str
     title: str
     media: str
+    group: str
     backbone: Callable[[str], Backbone]
     objective: Callable[[], Objective]
     measure: Callable[[], Measure]
@@ -116,12 +118,14 @@ class Suite:
     Attributes:
         name: In commands.
         tasks: Compared.
+        unsuitable: Kinds of algorithm that cannot work with its models.
         held_out: Other targets and properties on the same models; settings are chosen on these, never compared.
     """
 
     name: str
     tasks: tuple[Task, ...]
     held_out: tuple[Task, ...]
+    unsuitable: frozenset[str] = frozenset()
 
     def find(self, name: str) -> Task:
         """Returns a task, compared or held out.

@@ -100,6 +100,7 @@ def _digits_task(name: str, title: str, loss: Callable[[], LossOfArrays]) -> Tas
         "analytic",
         title,
         "array",
+        "digits",
         backbone=lambda device: digits_model(),
         objective=lambda: of_arrays(loss())(),
         measure=lambda: _measure(digits_model(), digits()[0][:FITTED_DIGITS]),
@@ -112,6 +113,7 @@ def _fashion_task(name: str, title: str, objective: Callable[[], Objective]) -> 
         "analytic",
         title,
         "image",
+        "fashion",
         backbone=lambda device: fashion_model(),
         objective=objective,
         measure=lambda: _measure(fashion_model(), fashion()[:FITTED_PICTURES] / 255.0),
@@ -154,6 +156,11 @@ HELD_OUT = (
     _fashion_task("fashion-contrast", "clothes, contrast", of_arrays(contrast(-1))),
 )
 
-SUITE = Suite("analytic", (*PLAIN, *(variant for task in PLAIN for variant in task.disturbed())), HELD_OUT)
+SUITE = Suite(
+    "analytic",
+    (*PLAIN, *(variant for task in PLAIN for variant in task.disturbed())),
+    HELD_OUT,
+    unsuitable=frozenset({"ddpo", "dpok", "d3po"}),  # there is no network to adapt
+)
 
 __all__ = ["SUITE", "classifier", "digits", "digits_model", "fashion", "fashion_model"]
