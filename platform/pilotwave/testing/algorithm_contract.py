@@ -1,7 +1,7 @@
 """What every algorithm must do, as tests: subclass :class:`AlgorithmContract` and give a factory.
 
-The algorithm works on small analytic backbones, with and without a condition. May import: pytest, torch,
-pilotwave's types and protocols, config.components and the analytic backbone.
+The algorithm works on small analytic backbones, with and without a condition, unless ``make_backbone`` gives
+others. May import: pytest, torch, pilotwave's types and protocols, config.components and the analytic backbone.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ def setting_of(backbone: Backbone, batch_size: int = 5) -> AlgorithmSetting:
         batch_size,
         seed=3,
         conditions_are_free=backbone.conditions_are_free,
+        invariants=backbone.invariants,
         build_backbone=lambda: backbone,
     )
 
@@ -91,6 +92,10 @@ class AlgorithmContract:
         """Returns the algorithm under test with an empty memory."""
         raise NotImplementedError
 
+    def make_backbone(self, conditional: bool = False) -> Backbone:
+        """Returns a small backbone that the algorithm works on; the analytic one unless it needs another."""
+        return small_backbone(conditional)
+
     def after(self, rounds: int, backbone: Backbone, score: Score = distance_to_corner) -> Algorithm:
         """Returns an algorithm that has been through so many rounds of five."""
         algorithm = self.make_algorithm(setting_of(backbone))
@@ -112,14 +117,14 @@ class AlgorithmContract:
 
     @pytest.mark.parametrize("conditional", [False, True])
     def test_a_batch_is_what_its_noise_says(self, conditional: bool) -> None:
-        backbone = small_backbone(conditional)
+        backbone = self.make_backbone(conditional)
         algorithm = self.make_algorithm(setting_of(backbone))
         assert isinstance(algorithm, Algorithm)
         for number in range(4):
             proposal = algorithm.ask(5)
             assert (proposal.number, proposal.count) == (number, 5)
             draws, batch = generated(backbone, proposal)
-            assert batch.noise_sequence.shape == (5, 5, 3, 4)
+            assert batch.noise_sequence.shape == (backbone.steps + 1, 5, *backbone.latent_shape)
             assert batch.conditions.shape == (5, backbone.condition_size)
             assert batch.passes >= 1
             assert torch.equal(batch.conditions, backbone.draw_conditions(draws))
@@ -128,7 +133,7 @@ class AlgorithmContract:
             algorithm.tell(observed(backbone, proposal, distance_to_corner))
 
     def test_a_plan_travels_and_gives_the_same_batch_twice(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         proposal = self.after(3, backbone).ask(4)
         sent = pickle.loads(pickle.dumps(proposal))
         first, second = (generated(backbone, item)[1] for item in (proposal, sent))
@@ -136,7 +141,7 @@ class AlgorithmContract:
         assert torch.equal(first.latents, second.latents)
 
     def test_a_plan_is_not_changed_by_later_answers(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         algorithm = self.after(2, backbone)
         early, waiting = algorithm.ask(5), algorithm.ask(5)
         before = generated(backbone, waiting)[1].latents
@@ -144,12 +149,12 @@ class AlgorithmContract:
         assert torch.equal(generated(backbone, waiting)[1].latents, before)
 
     def test_nothing_is_asked_for_is_an_error(self) -> None:
-        algorithm = self.make_algorithm(setting_of(small_backbone()))
+        algorithm = self.make_algorithm(setting_of(self.make_backbone()))
         with pytest.raises(ValueError, match="at least one"):
             algorithm.ask(0)
 
     def test_telling_twice_changes_nothing(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         once, twice = self.after(2, backbone), self.after(2, backbone)
         for algorithm, times in ((once, 1), (twice, 3)):
             observations = observed(backbone, algorithm.ask(5), distance_to_corner)
@@ -158,14 +163,14 @@ class AlgorithmContract:
         self.assert_same_future(once, twice, backbone)
 
     def test_a_name_told_twice_in_one_call_counts_once(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         once, twice = self.after(1, backbone), self.after(1, backbone)
         for algorithm, times in ((once, 1), (twice, 2)):
             algorithm.tell(observed(backbone, algorithm.ask(5), distance_to_corner) * times)
         self.assert_same_future(once, twice, backbone)
 
     def test_answers_come_in_any_order_and_in_parts(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         whole, parts = (self.make_algorithm(setting_of(backbone)) for _ in range(2))
         proposals = [(whole.ask(5), parts.ask(5)) for _ in range(2)]
         told = [observed(backbone, proposal, distance_to_corner) for proposal, _ in proposals]
@@ -186,7 +191,7 @@ class AlgorithmContract:
     @pytest.mark.parametrize("conditional", [False, True])
     @pytest.mark.parametrize("rounds", [0, 1, 3])
     def test_a_restored_algorithm_goes_on_bit_for_bit(self, conditional: bool, rounds: int) -> None:
-        backbone = small_backbone(conditional)
+        backbone = self.make_backbone(conditional)
         original = self.after(rounds, backbone)
         waiting = original.ask(5)
         answers = observed(backbone, waiting, distance_to_corner)
@@ -201,12 +206,12 @@ class AlgorithmContract:
         self.assert_same_future(original, restored, backbone)
 
     def test_another_algorithm_s_state_is_refused(self) -> None:
-        algorithm = self.make_algorithm(setting_of(small_backbone()))
+        algorithm = self.make_algorithm(setting_of(self.make_backbone()))
         with pytest.raises(ValueError, match="expected a state"):
             algorithm.load_state_dict({**algorithm.state_dict(), "algorithm": "somebody else"})
 
     def test_failures_teach_nothing_and_stop_nothing(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         failures = [status for status in Status if status is not Status.OK]
         never_told, all_failed = (self.make_algorithm(setting_of(backbone)) for _ in range(2))
         for _ in range(3):
@@ -216,7 +221,7 @@ class AlgorithmContract:
         assert torch.equal(left.latents, right.latents)
 
     def test_some_failures_are_survived(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         algorithm = self.make_algorithm(setting_of(backbone))
         for _ in range(4):
             statuses = (Status.OK, Status.FAILED, Status.INFEASIBLE, Status.TIMED_OUT)
@@ -226,14 +231,14 @@ class AlgorithmContract:
 
     @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-3, 1e6, 1e30, 1e300])
     def test_any_finite_scores_keep_samples_finite(self, scale: float) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         algorithm = self.after(4, backbone, lambda latents: scale * distance_to_corner(latents))
         batch = generated(backbone, algorithm.ask(5))[1]
         assert batch.noise_sequence.isfinite().all()
         assert batch.latents.isfinite().all()
 
     def test_a_batch_of_one(self) -> None:
-        backbone = small_backbone(conditional=True)
+        backbone = self.make_backbone(conditional=True)
         algorithm = self.make_algorithm(setting_of(backbone, batch_size=1))
         for _ in range(5):
             observations = observed(backbone, algorithm.ask(1), distance_to_corner)
@@ -241,7 +246,7 @@ class AlgorithmContract:
             algorithm.tell(observations)
 
     def test_the_same_latent_many_times(self) -> None:
-        backbone = small_backbone()
+        backbone = self.make_backbone()
         algorithm = self.make_algorithm(setting_of(backbone))
         first = observed(backbone, algorithm.ask(1), distance_to_corner)[0].candidate
         for copy in range(6):
