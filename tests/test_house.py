@@ -46,6 +46,8 @@ ROOMS = {
     "xtb": ["oracles/"],
     "mlflow": ["platform/pilotwave/tracking/"],
     "diffusers": ["platform/pilotwave/backbones/"],
+    "peft": ["platform/pilotwave/algorithms/"],
+    "cma": ["platform/pilotwave/algorithms/", "platform/pilotwave/bench/"],
     "matplotlib": ["platform/pilotwave/report/"],
 }
 

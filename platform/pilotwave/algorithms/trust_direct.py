@@ -58,6 +58,9 @@ class TrustDirect:
     """
 
     name = "trust-direct"
+    _rounds: int
+    _answers: Answers
+    _parents_of: dict[int, tuple[str, ...]]
 
     def __init__(
         self,
@@ -103,7 +106,7 @@ class TrustDirect:
     def _reset(self) -> None:
         self._rounds = 0
         self._answers = Answers(self.setting.latent_shape, self.setting.steps, NOISE_KEPT)
-        self._parents_of: dict[int, tuple[str, ...]] = {}
+        self._parents_of = {}
 
     def _plan(self) -> TrustDirectPlan:
         if len(self._answers) < self._unguided:
