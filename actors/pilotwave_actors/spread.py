@@ -6,6 +6,7 @@ whose actor dies is done again by a fresh one, a few times at most. May import r
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,9 @@ class RaySpread:
         from pilotwave.bench.spread import RunFailure
 
         waiting = deque((request, 1) for request in requests)
-        idle = [self._actor() for _ in range(min(self._workers, len(requests)))]
+        workers = min(self._workers, len(requests))
+        gpus = _share_of_gpus(workers) if any(request.device != "cpu" for request in requests) else 0.0
+        idle = [_runner(gpus) for _ in range(workers)]
         running: dict[Any, tuple[Any, RunRequest, int]] = {}
         try:
             while waiting or running:
@@ -72,7 +75,7 @@ class RaySpread:
                 try:
                     result: Record | RunFailure = ray.get(ended)
                 except RayActorError as error:
-                    idle.append(self._actor())
+                    idle.append(_runner(gpus))
                     if life < LIVES:
                         waiting.append((request, life + 1))
                         continue
@@ -84,11 +87,20 @@ class RaySpread:
             for actor in (*idle, *(actor for actor, _, _ in running.values())):
                 ray.kill(actor)
 
-    def _actor(self) -> Any:
-        import ray
 
-        options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
-        return ray.remote(Runner).options(**options, runtime_env={"env_vars": ONE_THREAD}).remote()
+def _runner(gpus: float) -> Any:
+    import ray
+
+    options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+    return ray.remote(Runner).options(**options, runtime_env={"env_vars": ONE_THREAD}).remote()
+
+
+def _share_of_gpus(workers: int) -> float:
+    """What each worker may have: Ray hides all GPUs from one that asks for none."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return min(1.0, math.floor(1000 * resources.get("GPU", 0.0) / workers) / 1000)
 
 
 __all__ = ["RaySpread", "Runner"]

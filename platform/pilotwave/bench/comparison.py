@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pilotwave.bench.loop import Record, Step
+from pilotwave.bench.loop import Record, Reference, Step
 from pilotwave.bench.methods import Method
 from pilotwave.bench.run import RunRequest, measure_unguided
 from pilotwave.bench.spread import RunFailure, Spread
@@ -130,15 +130,17 @@ def _finished(store: RunStore, requests: Sequence[RunRequest]) -> dict[tuple[str
 def _with_references(comparison: Comparison, store: RunStore, pending: Sequence[RunRequest]) -> list[RunRequest]:
     """Gives each run what its model does unguided; measured once, here, and kept."""
     tasks = {task.name: task for task in comparison.tasks}
-    filled = []
+    found: dict[str, Reference] = {}
     for request in pending:
         task = tasks[request.task]
-        reference = store.reference(task, comparison.device)
+        if task.reference_name in found:
+            continue
+        reference = None if comparison.anew else store.reference(task, comparison.device)
         if reference is None:
             reference = measure_unguided(task, comparison.device)
             store.write_reference(task, comparison.device, reference)
-        filled.append(replace(request, reference=reference))
-    return filled
+        found[task.reference_name] = reference
+    return [replace(request, reference=found[tasks[request.task].reference_name]) for request in pending]
 
 
 __all__ = ["Comparison", "Outcome", "Progress", "compare"]

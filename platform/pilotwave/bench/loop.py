@@ -26,8 +26,9 @@ from pilotwave.types import Candidate, Draw, GeneratedBatch, Observation, Propos
 
 REDRAWS = 8
 """As in a campaign, see :class:`pilotwave.config.campaign.Generation`."""
-EMPTY_BATCHES = 3
-"""A run ends early when so many batches in a row have nothing that can be asked about."""
+POOR_BATCHES, POOR_SHARE = 4, 0.25
+"""A run ends early when of what so many batches in a row wanted less than this share could be asked about: its
+method has collapsed onto what is known or left what is valid, and would go on drawing for hours."""
 UNSEEN_DRAWS = 64
 
 Record = dict[str, Any]
@@ -76,7 +77,7 @@ class Loop:
     """A run in progress.
 
     Attributes:
-        stalled: Whether it ended early because nothing could be asked about any more.
+        stalled: Whether it ended early because hardly anything could be asked about any more.
     """
 
     def __init__(
@@ -97,15 +98,16 @@ class Loop:
 
     def run(self, queries: int, observe: Observe | None = None) -> list[Record]:
         """Spends the queries and returns the records of the batches."""
-        spent, empty, passes = 0, 0, 0
+        spent, passes = 0, 0
         batches: list[Record] = []
         while spent < queries and not self.stalled:
             record = self._batch(min(self.task.batch_size, queries - spent))
             spent, passes = spent + record["asked"], passes + record["drawn_passes"]
             record |= {"queries": spent, "passes": passes}
             batches.append(record)
-            empty = 0 if record["asked"] else empty + 1
-            self.stalled = empty == EMPTY_BATCHES
+            late = batches[-POOR_BATCHES:]
+            found, wanted = (sum(batch[key] for batch in late) for key in ("asked", "wanted"))
+            self.stalled = len(late) == POOR_BATCHES and found < POOR_SHARE * wanted
             if observe is not None:
                 mean = record["mean"]
                 level = None if mean is None else (mean - self.reference.mean) / self.reference.spread
@@ -156,7 +158,7 @@ class Loop:
                     for candidate, loss in zip(asked, told, strict=True)
                 ]
             )
-        return self._record(result, asked, losses, told, metered.passes, clock)
+        return self._record(result, count, asked, losses, told, metered.passes, clock)
 
     def _repeatable(self) -> frozenset[str]:
         """Identities whose answer is known; where answers are noisy, asking again tells something new."""
@@ -185,6 +187,7 @@ class Loop:
     def _record(
         self,
         result: GenerationResult,
+        wanted: int,
         asked: Sequence[Candidate],
         losses: Sequence[float | None],
         told: Sequence[float | None],
@@ -205,6 +208,7 @@ class Loop:
         measured = self._measure(result.candidates, asked)
         return {
             "batch": result.proposal,
+            "wanted": wanted,
             "asked": len(asked),
             "drawn": len(result.candidates),
             "drawn_passes": passes,

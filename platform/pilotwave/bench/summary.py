@@ -25,7 +25,7 @@ from pilotwave.bench.statistics import (
 )
 
 MARKS = (96, 192, 512)
-"""Numbers of queries at which levels are stated."""
+"""Numbers of queries at which levels are stated, besides the last."""
 RATIO_MARKS = (192, 512)
 LATE = 0.25
 """The share of batches at the end that quality and diversity are taken from."""
@@ -48,7 +48,7 @@ class Cell:
         quality: Late in the runs, by name; with the unguided model's.
         diversity: Likewise.
         unseen: Level on unseen conditions without queries, if the task has any.
-        stalled: Seeds that ended early since nothing was left to ask about.
+        stalled: Seeds that ended early since hardly anything was left to ask about.
         ratios: ``"paper"`` and numbers of queries, against the reference method; ``"lead"``, the paper's ratio of
             the reference method over this one; empty for the reference itself.
     """
@@ -115,10 +115,13 @@ def summarise(records: Sequence[Record], reference: str) -> Summary:
 def curves_of(records: Sequence[Record]) -> Curves:
     """Returns the levels of some seeds on common numbers of queries, those of the run with the most batches.
 
-    Between the batches of a run its curve is straight; a run that ended early keeps its last level.
+    Between the batches of a run its curve is straight; a run that ended early keeps its last level to the end.
     """
     lines = [_line(record) for record in records]
     queries = max((line[0] for line in lines), key=lambda line: (line[-1], len(line)))
+    wanted = float(max(record["queries"] for record in records))
+    if queries[-1] < wanted:
+        queries = np.append(queries, wanted)
     levels = np.stack([np.interp(queries, *line) for line in lines])
     return Curves(tuple(record["seed"] for record in records), queries, levels)
 
@@ -140,7 +143,7 @@ def _line(record: Record) -> tuple[Floats, Floats]:
 def _cell(task: str, method: str, records: list[Record], theirs: Curves | None, other: bool) -> Cell:
     curves = curves_of(records)
     spent = curves.queries[-1]
-    marks = [mark for mark in MARKS if mark <= spent] or [int(spent)]
+    marks = sorted({int(spent), *(mark for mark in MARKS if mark <= spent)})
     late = [_late(record) for record in records]
     unguided = records[0]["reference"]
     bests = [batch["best"] for record in records for batch in record["batches"][-1:]]

@@ -24,6 +24,8 @@ FIRST = "fast-direct"
 """The reference if no method is named."""
 QUERIES, TUNING_QUERIES = 512, 256
 SEEDS, TUNING_SEEDS = 5, 2
+TABLE_WIDTH = 130
+"""At least; a narrower terminal wraps the lines rather than losing figures."""
 
 
 def bench(
@@ -190,6 +192,7 @@ def _run(console: Console, comparison: Comparison, workers: int, address: str) -
 def _report(console: Console, comparison: Comparison, outcome: Outcome, json_output: bool) -> None:
     """Writes the results and shows the table over all tasks, without its intervals."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Console
     from rich.table import Table
 
     from pilotwave.bench.results import write_results
@@ -206,7 +209,7 @@ def _report(console: Console, comparison: Comparison, outcome: Outcome, json_out
         table.add_column(head, justify="right" if place else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(re.sub(r"`| \(.*?\)", "", cell) for cell in row))
-    console.print(table)
+    Console(width=max(console.width, TABLE_WIDTH)).print(table)
     _list_files(console, files)
     for line in results.missing:
         console.print(f"note: {line}", highlight=False, soft_wrap=True)

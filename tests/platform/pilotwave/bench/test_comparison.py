@@ -134,6 +134,9 @@ def test_runs_of_unequal_length_share_their_queries(small: Suite) -> None:
     curves = curves_of(records)  # type: ignore[arg-type]
     assert curves.queries.tolist() == [8, 16, 24, 32]
     assert curves.levels[1, 1] == curves.levels[1, 3]
+    early = curves_of([short])
+    assert early.queries.tolist() == [8, 16, 32]
+    assert early.levels[0, 1] == early.levels[0, 2]
     short["batches"] = []
     assert curves_of(records).levels[1].tolist() == [0, 0, 0, 0]  # type: ignore[arg-type]
     assert summarise(records, "random").cells["target"]["fast"].ratios == {}  # type: ignore[arg-type]
@@ -174,7 +177,7 @@ def test_every_setting_that_is_tried_is_valid_and_every_method_has_as_many() -> 
             for method in tried:
                 method.config()
     assert not set(grids.untuned) & set(grids.settings)
-    with pytest.raises(InputError, match="grids.yaml"):
+    with pytest.raises(InputError, match=r"grids\.yaml"):
         candidates("of-a-plug-in", "analytic", grids)
 
 
