@@ -56,6 +56,12 @@ class Draw:
         suffix = f".{attempt}" if attempt else ""
         return cls(f"p{proposal:04d}-{slot:02d}{suffix}", seed)
 
+    @property
+    def attempt(self) -> int:
+        """0 for a first draw, then how often its slot was drawn again; 0, too, if the name does not say."""
+        number = self.query_id.partition(".")[2]
+        return int(number) if number.isdecimal() else 0
+
 
 @dataclass(frozen=True)
 class Proposal:

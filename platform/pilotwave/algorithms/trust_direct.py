@@ -42,6 +42,8 @@ MOST, FEW = 0.5, 0.25
 FEWEST_UNGUIDED = 8
 NOISE_KEPT = 128
 """Noise sequences are kept of so many best answers; they are by far the largest part of the state."""
+LEAST_SHARE = {"molecule": 0.2}
+"""Of fresh noise in children, by kind of sample: with less, many molecules are their parents again."""
 MOST_LEARNT = 1000
 """A larger memory is learnt from around its best answers only: a local surrogate."""
 
@@ -117,7 +119,12 @@ class TrustDirect:
             return TrustDirectPlan()
         means = surrogate.mean(described).double()
         return TrustDirectPlan(
-            self._choose_parents(means, described), surrogate, self._radius(means), self.passes, self.drift
+            self._choose_parents(means, described),
+            surrogate,
+            self._radius(means),
+            self.passes,
+            self.drift,
+            LEAST_SHARE.get(self.setting.media, 0.0),
         )
 
     def _surrogate(self, described: Tensor) -> FittedProcess | None:

@@ -44,7 +44,8 @@ PURPOSE = "trust-direct"
 STEP_SIZE = 0.1
 """kappa: a step is this share of what would cross a lengthscale at a gradient of one per lengthscale."""
 LARGEST_SHARE = 0.3
-"""Of fresh noise in a child's start; it is tau where tau is smaller."""
+"""Of fresh noise in a child's start; it is tau where tau is smaller. A child that is drawn again, because it was
+invalid, vetoed or known already, takes twice, three times ... as much."""
 UNTOUCHED = 0.25
 """Share of the noises, the last, that never move: they add little response and most of the way off the manifold."""
 TINY = torch.finfo(torch.float64).tiny
@@ -87,6 +88,7 @@ class TrustDirectPlan:
         radius: tau, above 0.
         passes: Runs of the sampler for each sample, at least 1.
         drift: How long the common part of a sample's noises may be, as a multiple of what chance gives it.
+        least_share: Of fresh noise in a child's start, whatever the radius.
     """
 
     parents: Parents | None = None
@@ -94,6 +96,7 @@ class TrustDirectPlan:
     radius: float = 0.0
     passes: int = 1
     drift: float = math.inf
+    least_share: float = 0.0
 
     def generate(self, backbone: Backbone, draws: Sequence[Draw]) -> GeneratedBatch:
         conditions = backbone.draw_conditions(draws)
@@ -104,7 +107,7 @@ class TrustDirectPlan:
         known = self.parents.noise_sequences[places].transpose(0, 1)
         conditions = child_conditions(conditions, self.parents.conditions[places], self.parents.free_conditions)
         fresh = draw_fresh_noise(draws, known, PURPOSE)
-        start = onto_shell(mixed_noise(known, fresh, min(LARGEST_SHARE, self.radius)), known)
+        start = onto_shell(mixed_noise(known, fresh, self._shares(draws, known)), known)
         best = self._judged(backbone, self.surrogate, start, conditions)
         reach = torch.ones(len(draws), dtype=torch.float64)
         for _ in range(self.passes - 1):
@@ -114,6 +117,12 @@ class TrustDirectPlan:
             best = best.replaced(tried, better)
             reach = torch.where(better, reach, reach / 2)
         return GeneratedBatch(best.noise_sequence, best.latents, conditions, passes=self.passes)
+
+    def _shares(self, draws: Sequence[Draw], known: Tensor) -> Tensor:
+        """Shares of fresh noise, in a shape that multiplies noise sequences."""
+        share = max(self.least_share, min(LARGEST_SHARE, self.radius))
+        shares = torch.tensor([share * (1 + draw.attempt) for draw in draws], dtype=torch.float64).clamp(max=1.0)
+        return _wide(shares, known[0])
 
     @staticmethod
     def _judged(

@@ -11,7 +11,7 @@ from torch import Tensor
 from pilotwave.algorithms import trust_direct
 from pilotwave.algorithms.random_search import RandomSearch
 from pilotwave.algorithms.trust_direct import TrustDirect, TrustDirectConfig
-from pilotwave.algorithms.trust_direct_plan import limited_drift, moved
+from pilotwave.algorithms.trust_direct_plan import TrustDirectPlan, limited_drift, moved
 from pilotwave.backbones.molecule.backbone import MoleculeBackboneConfig
 from pilotwave.config.components import AlgorithmSetting
 from pilotwave.protocols import Algorithm, Backbone
@@ -24,7 +24,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
-from pilotwave.types import Observation, Status
+from pilotwave.types import Draw, Observation, Status
 
 
 class TestTrustDirect(AlgorithmContract):
@@ -242,3 +242,28 @@ def test_what_noises_have_in_common_is_limited_value_by_value() -> None:
         torch.testing.assert_close(limited[:, sample] - limited[:, sample].mean(0), apart)
     assert torch.equal(limited[:, 1:], noises[:, 1:])
     assert float(limited[:, 0].mean(0).norm()) < float(noises[:, 0].mean(0).norm()) / 1.2
+
+
+def test_a_child_that_is_drawn_again_goes_further() -> None:
+    algorithm = after(3, passes=1)
+    plan = algorithm._plan()
+    assert plan.parents is not None
+    backbone, gaps = small_backbone(), []
+    for attempt in range(4):
+        draws = [Draw.of(9, 3, slot, attempt) for slot in range(12)]
+        assert {draw.attempt for draw in draws} == {attempt}
+        noise = plan.generate(backbone, draws).noise_sequence
+        conditions = backbone.draw_conditions(draws)
+        places = [plan.parents.place_of(draw.seed, own) for draw, own in zip(draws, conditions, strict=True)]
+        parents = plan.parents.noise_sequences[places].transpose(0, 1)
+        gaps.append(float((noise - parents).norm()))
+    assert gaps == sorted(gaps)
+    assert gaps[3] > 2 * gaps[0]
+
+
+def test_molecules_get_a_least_share_of_fresh_noise() -> None:
+    assert trust_direct.LEAST_SHARE["molecule"] > trust_direct.LEAST_RADIUS
+    plan = TrustDirectPlan(radius=0.02, least_share=0.2)
+    shares = plan._shares([Draw("p0001-00", 1), Draw("p0001-01.2", 2)], torch.zeros(5, 2, 3, 4))
+    assert shares.flatten().tolist() == pytest.approx([0.2, 0.6])
+    assert float(TrustDirectPlan(radius=1.0)._shares([Draw("x", 1)], torch.zeros(5, 1, 3))) == pytest.approx(0.3)
