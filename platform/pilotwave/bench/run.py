@@ -1,7 +1,7 @@
 """One run of the comparison: a task, a method and a seed.
 
 Everything random comes from the seed, so a run is the same wherever it runs; of its record only the seconds differ.
-May import torch, :mod:`pilotwave.algorithms.random_search` and the modules beside it.
+May import numpy, :mod:`pilotwave.algorithms.random_search` and the modules beside it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pilotwave.bench.loop import Loop, Observe, Record, Reference
 from pilotwave.bench.methods import Method, digest
 from pilotwave.bench.suites import load_suite
 from pilotwave.bench.task import Objective, Task
+from pilotwave.bench.threads import one_thread
 from pilotwave.config.components import AlgorithmSetting
 
 FORMAT = 1
@@ -65,13 +65,13 @@ class RunRequest:
         return f"{self.task}, {self.method.name}, seed {self.seed}"
 
 
+@one_thread()
 def execute(request: RunRequest, observe: Observe | None = None) -> Record:
     """Does a run and returns its record, JSON-compatible; see :func:`_batch_record` for a batch's.
 
     Raises:
         InputError: There is no such suite, task or method, or a setting is wrong.
     """
-    torch.set_num_threads(1)
     task = load_suite(request.suite).find(request.task)
     config = request.method.config()
     backbone = task.backbone(request.device)
@@ -108,6 +108,7 @@ def execute(request: RunRequest, observe: Observe | None = None) -> Record:
     }
 
 
+@one_thread()
 def measure_unguided(task: Task, device: str = "cpu") -> Reference:
     """Draws and judges unguided samples, as a run of ``random`` would."""
     from pilotwave.algorithms.random_search import RandomPlan, RandomSearch

@@ -32,6 +32,7 @@ from pilotwave.bench.objectives import (
     of_arrays,
 )
 from pilotwave.bench.task import Measure, Objective, Suite, Task
+from pilotwave.bench.threads import one_thread
 from pilotwave.errors import MissingDependencyError
 
 STEPS = 8
@@ -65,18 +66,21 @@ def fashion() -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
+@one_thread()
 def digits_model(device: str = "cpu") -> AnalyticBackbone:
     """Fits the mixture to digits."""
     return AnalyticBackbone.fit(digits()[0][:FITTED_DIGITS], components=20, rank=8, steps=STEPS)
 
 
 @functools.cache
+@one_thread()
 def fashion_model(device: str = "cpu") -> AnalyticBackbone:
     """Fits the mixture to pictures of clothes."""
     return AnalyticBackbone.fit(fashion()[:FITTED_PICTURES], components=10, rank=16, steps=STEPS, decode="image")
 
 
 @functools.cache
+@one_thread()
 def classifier() -> Any:
     """Returns a logistic regression that tells digits apart, trained on all of them."""
     from sklearn.linear_model import LogisticRegression

@@ -29,6 +29,7 @@ from pilotwave.bench.objectives import (
     rating,
 )
 from pilotwave.bench.task import Measure, Objective, Suite, Task
+from pilotwave.bench.threads import one_thread
 from pilotwave.protocols import Backbone
 
 STEPS = 10
@@ -67,6 +68,7 @@ def held_out() -> LabelledImages:
 
 
 @functools.cache
+@one_thread()
 def naturalness() -> Naturalness:
     """Fits the statistics of real pictures."""
     return Naturalness.fit(held_out().images[:FITTED, :, :, 0] / 255.0)
