@@ -195,7 +195,7 @@ def optimize(
     queries: int,
     direction: str = "maximize",
     batch_size: int = 16,
-    algorithm: str | Mapping[str, Any] = "fast-direct",
+    algorithm: str | Mapping[str, Any] = "trust-direct",
     constraints: Sequence[Mapping[str, Any]] = (),
     runtime: str | Mapping[str, Any] = "inline",
     tracking: str | Mapping[str, Any] = "none",
@@ -218,7 +218,7 @@ def optimize(
         queries: How often the oracle may be asked.
         direction: ``"maximize"`` or ``"minimize"``.
         batch_size: How many candidates are proposed at once.
-        algorithm: A kind or fields.
+        algorithm: A kind or fields; trust-direct unless told otherwise.
         constraints: Fields of each constraint.
         runtime: A kind or fields.
         tracking: A kind or fields.
