@@ -23,7 +23,8 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
-from pilotwave.types import Draw, Observation, Status
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
+from pilotwave.types import Observation, Status
 
 FORMS = ["final", "value-model", "completion"]
 
@@ -162,38 +163,15 @@ def test_rounds_are_proposals_and_small_ones_wait():
     assert rounds_of([], 2) == []
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=12, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_it_finds_a_hidden_target_that_random_search_does_not(form, covariance):
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(2):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(casbo(setting, cumulative=form, covariance=covariance), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(casbo(setting, cumulative=form, covariance=covariance), backbone, score)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score)
         assert min(guided[5:]) < min(unguided) - 1.0
         assert guided[-1] < -1.5
 
@@ -332,7 +310,7 @@ def test_molecules(form):
 
     algorithm = casbo(setting_of(backbone, batch_size=12), cumulative=form, beta=2.0)
     assert not algorithm.full
-    means = campaign(algorithm, backbone, size, rounds=6, batch=12)
+    means = batch_means(algorithm, backbone, size, rounds=6, batch=12)
     assert means[-1] < 0.75 * means[0]
     draws, batch = generated(backbone, algorithm.ask(4))
     assert (batch.noise_sequence[backbone.draw_noise(draws) == 0] == 0).all()

@@ -15,7 +15,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
-from pilotwave.types import Draw
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 
 pytest.importorskip("cma")
 
@@ -53,36 +53,13 @@ def test_the_update_is_the_one_of_pycma_s_own_loop():
         np.testing.assert_allclose(ours.deviations, loop.stds, rtol=1e-9)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=12, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 def test_it_finds_a_hidden_target_that_random_search_does_not():
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(3):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(cma_es(setting), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(cma_es(setting), backbone, score)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score)
         assert min(guided[5:]) < min(unguided) - 1.0
         assert guided[-1] < -1.5
 

@@ -24,6 +24,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw, Observation, Status
 
 
@@ -263,25 +264,10 @@ def test_no_step_without_a_difference_between_answers():
     assert torch.equal(algorithm.ask(4).plan.points, before)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples; and its least value."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-
-    def distance(x):
-        return (x - latents[0]).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(latents[1:]).mean(), distance(latents[1:]).std()
-    return lambda x: (distance(x) - mean) / spread, float(-mean / spread)
-
-
-def campaign(algorithm, backbone, score, rounds=12, batch=16):
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
+def least_of(backbone, score, seed):
+    """The score of the hidden sample itself."""
+    draw = Draw.of(77 + seed, 0, 0)
+    return float(score(backbone.sample(backbone.draw_noise([draw]), backbone.draw_conditions([draw]))))
 
 
 def one_cluster(dim=24):
@@ -295,9 +281,10 @@ def test_it_finds_a_hidden_target_that_random_search_does_not(options):
     setting = setting_of(backbone, batch_size=16)
     ratios = []
     for seed in range(3):
-        score, least = score_of(backbone, seed)
-        guided = campaign(dno(setting, **options), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        score = distance_to_hidden_sample(backbone, seed)
+        least = least_of(backbone, score, seed)
+        guided = batch_means(dno(setting, **options), backbone, score)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score)
         assert guided[-1] < sum(unguided) / 12 - 1.3
         ratios.append((guided[-1] - least) / (guided[1] - least))
     # It is not the good start alone: steps take away most of what is left above the least possible score.
@@ -307,9 +294,10 @@ def test_it_finds_a_hidden_target_that_random_search_does_not(options):
 def test_single_queries_are_gathered_into_rounds():
     """Where one is asked at a time, two in a row make a step; it still learns."""
     backbone = one_cluster(12)
-    score, least = score_of(backbone, 0)
+    score = distance_to_hidden_sample(backbone, 0)
+    least = least_of(backbone, score, 0)
     algorithm = dno(setting_of(backbone, batch_size=1), step_size=0.1)
-    means = campaign(algorithm, backbone, score, rounds=100, batch=1)
+    means = batch_means(algorithm, backbone, score, rounds=100, batch=1)
     first, last = sum(means[1:11]) / 10 - least, sum(means[-10:]) / 10 - least
     assert last < 0.25 * first
 
@@ -323,7 +311,7 @@ def test_the_regulariser_keeps_free_noise_plausible():
     lengths = []
     for gamma in (0.0, 1.0):
         algorithm = dno(setting_of(backbone, 16), keep_norm=False, regularisation=gamma, step_size=0.5)
-        campaign(algorithm, backbone, brightness, rounds=15)
+        batch_means(algorithm, backbone, brightness, rounds=15)
         point = algorithm.ask(16).plan.points[0, :-1]
         lengths.append(float(point.square().mean()))
     assert lengths[0] > 2

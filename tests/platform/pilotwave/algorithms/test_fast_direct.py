@@ -20,6 +20,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw, Observation, Status
 
 
@@ -121,37 +122,14 @@ def test_it_is_the_paper_s_formulas_value_by_value(pseudo):
         algorithm.tell(observed(backbone, proposal, distance_to_corner))
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=10, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 @pytest.mark.parametrize("options", [{}, {"scores": "standardised"}, {"surrogate": "best", "step_size": 0.1}])
 def test_it_finds_a_hidden_target_that_random_search_does_not(options):
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(3):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(fast_direct(setting, **options), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(fast_direct(setting, **options), backbone, score, rounds=10)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score, rounds=10)
         assert min(guided[5:]) < min(unguided) - 1.0
         assert guided[-1] < -1.0
 
@@ -286,8 +264,10 @@ def test_with_symmetry_it_still_finds_better_shapes(surrogate):
         """A loss that no rotation changes: the distance between the first two points, wanted small."""
         return (latents[:, 0] - latents[:, 1]).norm(dim=1).double()
 
-    guided = campaign(fast_direct(setting, surrogate=surrogate, step_size=0.2, noise=0.1), backbone, width)
-    unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, width)
+    guided = batch_means(
+        fast_direct(setting, surrogate=surrogate, step_size=0.2, noise=0.1), backbone, width, rounds=10
+    )
+    unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, width, rounds=10)
     assert guided[-1] < 0.7 * min(unguided)
 
 

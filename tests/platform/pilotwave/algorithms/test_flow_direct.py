@@ -20,6 +20,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw
 
 
@@ -119,36 +120,13 @@ def test_large_archives_are_taken_in_blocks_and_high_dimensions_in_float32():
         torch.testing.assert_close(tilt, (weights @ latents.double()).float(), rtol=1e-3, atol=1e-4)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=8, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 def test_it_finds_a_hidden_target_that_random_search_does_not():
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(3):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(flow_direct(setting), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(flow_direct(setting), backbone, score, rounds=8)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score, rounds=8)
         assert guided[0] == unguided[0]
         assert sum(guided[-3:]) / 3 < min(unguided) - 0.5
 
@@ -166,8 +144,8 @@ def test_a_class_of_which_nothing_was_judged_is_guided_by_the_others():
 
 def test_what_was_learnt_guides_further_samples_without_a_query():
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
-    algorithm, score = flow_direct(setting_of(backbone)), score_of(backbone, 0)
-    campaign(algorithm, backbone, score)
+    algorithm, score = flow_direct(setting_of(backbone)), distance_to_hidden_sample(backbone, 0)
+    batch_means(algorithm, backbone, score, rounds=8)
     means = [float(score(generated(backbone, algorithm.ask(16))[1].latents).mean()) for _ in range(4)]
     assert max(means) < -0.8
 

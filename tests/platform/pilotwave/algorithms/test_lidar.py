@@ -15,6 +15,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw
 
 
@@ -99,37 +100,14 @@ def test_answers_to_guided_samples_change_the_guidance_only_if_asked_to(referenc
     assert not torch.equal(algorithm.ask(5).plan.generate(backbone, draws).latents, after)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=8, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 @pytest.mark.parametrize("options", [{}, {"references": "all", "reward_weight": 1.0}])
 def test_it_finds_a_hidden_target_that_random_search_does_not(options):
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(3):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(lidar(setting, **options), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(lidar(setting, **options), backbone, score, rounds=8)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score, rounds=8)
         assert guided[:4] == unguided[:4]
         assert sum(guided[-4:]) / 4 < min(unguided) - 0.5
 

@@ -23,6 +23,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw, Observation, Status
 
 
@@ -198,34 +199,13 @@ def test_impossible_options_are_refused(bad):
         NoiseSearchConfig(kind="noise-search", **bad)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-
-    def distance(x):
-        return (x - latents[0]).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(latents[1:]).mean(), distance(latents[1:]).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=12, batch=16):
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 def test_it_finds_a_hidden_target_that_random_search_does_not():
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     setting = setting_of(backbone, batch_size=16)
     for seed in range(3):
-        score = score_of(backbone, seed)
-        guided = campaign(noise_search(setting), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        score = distance_to_hidden_sample(backbone, seed)
+        guided = batch_means(noise_search(setting), backbone, score)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score)
         assert sum(guided[-4:]) / 4 < sum(unguided) / 12 - 1.2
 
 

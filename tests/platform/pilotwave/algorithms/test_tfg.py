@@ -18,6 +18,7 @@ from pilotwave.testing.algorithm_contract import (
     setting_of,
     small_backbone,
 )
+from pilotwave.testing.hidden_target import batch_means, distance_to_hidden_sample
 from pilotwave.types import Draw
 
 
@@ -101,37 +102,14 @@ def test_it_is_the_paper_s_formulas_value_by_value(schedule, smoothing, perturba
         assert not torch.allclose(batch.noise_sequence[3, slot], noise[3, 0], atol=1e-2)
 
 
-def score_of(backbone, seed):
-    """Distance to a hidden sample of the model, in standard deviations of unguided samples."""
-    draws = [Draw.of(77 + seed, 0, slot) for slot in range(300)]
-    latents = backbone.sample(backbone.draw_noise(draws), backbone.draw_conditions(draws))
-    target, others = latents[0], latents[1:]
-
-    def distance(x):
-        return (x - target).flatten(1).double().square().mean(dim=1)
-
-    mean, spread = distance(others).mean(), distance(others).std()
-    return lambda x: (distance(x) - mean) / spread
-
-
-def campaign(algorithm, backbone, score, rounds=8, batch=16):
-    """The mean score of each batch."""
-    means = []
-    for _ in range(rounds):
-        observations = observed(backbone, algorithm.ask(batch), score)
-        means.append(sum(item.loss for item in observations) / batch)
-        algorithm.tell(observations)
-    return means
-
-
 @pytest.mark.parametrize("options", [{}, {"schedule": "increase", "smoothing": 0.0, "step_size": 0.2}])
 def test_it_finds_a_hidden_target_that_random_search_does_not(options):
     backbone = AnalyticBackboneConfig(kind="analytic", dim=32, components=6).build()
     for seed in range(3):
-        score = score_of(backbone, seed)
+        score = distance_to_hidden_sample(backbone, seed)
         setting = setting_of(backbone, batch_size=16)
-        guided = campaign(tfg(setting, **options), backbone, score)
-        unguided = campaign(RandomSearchConfig(kind="random").build(setting), backbone, score)
+        guided = batch_means(tfg(setting, **options), backbone, score, rounds=8)
+        unguided = batch_means(RandomSearchConfig(kind="random").build(setting), backbone, score, rounds=8)
         assert guided[0] == unguided[0]
         assert sum(guided[-3:]) / 3 < min(unguided) - 0.5
 
