@@ -26,6 +26,8 @@ QUERIES, TUNING_QUERIES = 512, 256
 SEEDS, TUNING_SEEDS = 5, 2
 TABLE_WIDTH = 130
 """At least; a narrower terminal wraps the lines rather than losing figures."""
+METHOD_WIDTH = 30
+"""Longer names are folded, so that the figures keep their room."""
 
 
 def bench(
@@ -205,8 +207,9 @@ def _report(console: Console, comparison: Comparison, outcome: Outcome, json_out
         return
     heads, rows = over_tasks(results.summary)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    table.add_column(heads[0], max_width=METHOD_WIDTH, overflow="fold")
+    for head in heads[1:]:
+        table.add_column(head, justify="right", min_width=len(max(head.split(), key=len)))
     for row in rows:
         table.add_row(*(re.sub(r"`| \(.*?\)", "", cell) for cell in row))
     Console(width=max(console.width, TABLE_WIDTH)).print(table)
