@@ -67,8 +67,7 @@ def role_of(query_id: str, seed: int, roles: Mapping[int, Role], threads: int) -
     A redraw reaches further with every attempt (1.5, 2, 2.5 ... times), or it would make what is known again
     where a point's neighbours decode to the same sample.
     """
-    attempt = query_id.partition(".")[2]
-    return roles.get(seed) or Role(seed % threads, seed, 1 + 0.5 * int(attempt) if attempt.isdecimal() else 1.0)
+    return roles.get(seed) or Role(seed % threads, seed, 1 + 0.5 * Draw(query_id, seed).attempt)
 
 
 def perturbations(roles: Sequence[Role], like: Tensor) -> Tensor:
