@@ -8,8 +8,9 @@ again, with a step size that only fits one scale of scores. Here a round starts 
    the score, and noisy answers are recognised as noisy.
 2. The parents are the known samples with the best posterior means (not the luckiest answers) that lie at least
    ``diversity`` times the mean distance of unguided samples apart.
-3. Children mix a parent's noise sequence with fresh noise and take a few safeguarded surrogate steps, see
-   :mod:`pilotwave.algorithms.trust_direct_plan`: one pass of the sampler for the start and one for each step.
+3. Children move a parent's noise sequence, mix it with fresh noise, ``diversity`` of it at least, and take a few
+   safeguarded surrogate steps, see :mod:`pilotwave.algorithms.trust_direct_plan`: one pass of the sampler for the
+   start and one for each step.
 4. The trust radius tau grows after a round most of whose children beat their parents, again by posterior mean, and
    shrinks after one in which few did (as in trust-region methods; Conn, Gould and Toint, 2000).
 
@@ -55,7 +56,8 @@ class TrustDirect:
         setting: Of the campaign.
         passes: Runs of the sampler for each sample, at least 1.
         parents: How many samples children descend from; of each condition, where conditions are not free.
-        diversity: How far apart these lie, in mean distances between unguided samples.
+        diversity: How far apart these lie, in mean distances between unguided samples, and the share of fresh
+            noise that children start with at least; between 0 and 1.
         drift: Bound on what a sample's noises have in common.
     """
 
@@ -68,7 +70,7 @@ class TrustDirect:
         self,
         setting: AlgorithmSetting,
         passes: int = 4,
-        parents: int = 8,
+        parents: int = 4,
         diversity: float = 0.4,
         drift: float = 1.5,
     ) -> None:
@@ -124,7 +126,7 @@ class TrustDirect:
             self._radius(means),
             self.passes,
             self.drift,
-            LEAST_SHARE.get(self.setting.media, 0.0),
+            max(self.diversity, LEAST_SHARE.get(self.setting.media, 0.0)),
         )
 
     def _surrogate(self, described: Tensor) -> FittedProcess | None:
@@ -152,7 +154,7 @@ class TrustDirect:
         row = {name: number for number, name in enumerate(answers.ids_with_noise)}
         ids = tuple(answers.ids[place] for place in places)
         noise = answers.noise_sequences[[row[name] for name in ids]]
-        return Parents(ids, noise, answers.conditions[places], free)
+        return Parents(ids, noise, answers.latents[places], answers.conditions[places], free)
 
     def _typical_distance(self, described: Tensor) -> float:
         """The mean distance between unguided samples."""
@@ -200,14 +202,14 @@ class TrustDirectConfig(AlgorithmConfig):
         4, ge=1, le=100, description="Sampler runs for each sample: one, and one for each surrogate step."
     )
     parents: int = Field(
-        8, ge=1, le=NOISE_KEPT, description="Known samples that new ones descend from; fewer are greedier."
+        4, ge=1, le=NOISE_KEPT, description="Known samples that new ones descend from; fewer are greedier."
     )
     diversity: float = Field(
         0.4,
         ge=0,
-        le=2,
-        description="How far apart these lie at least, in mean distances between unguided samples: 0 for the best "
-        "mean, 1 for samples almost as varied as unguided ones.",
+        le=1,
+        description="How far apart these lie at least, in mean distances between unguided samples, and how much of "
+        "the noise is fresh at least: 0 for the best mean, 1 for samples almost as varied as unguided ones.",
     )
     drift: float = Field(
         1.5,

@@ -1,10 +1,10 @@
 """The inner loop of trust-direct, run next to the model: a few safeguarded surrogate steps from known noise.
 
-For each draw a parent's noise sequence, mixed with a share of fresh noise, is run through the sampler. Then the
-noises of the steps that still shape the sample move against the gradient of a surrogate of the loss, by one
-direction for all of them as in Fast Direct, never farther than a trust radius; a move that the surrogate does not
-like is taken back, and the next one is half as long. The iterate that the surrogate likes best is submitted, never
-blindly the last.
+For each draw a parent's noise sequence makes half a move, mixes with a share of fresh noise and is run through the
+sampler; what the parent became is known, so this first move costs no pass. In a move the noises of the steps that
+still shape the sample go against the gradient of a surrogate of the loss, by one direction for all of them as in
+Fast Direct, never farther than a trust radius. A move that the surrogate does not like is taken back, and the next
+one is half as long. The iterate that the surrogate likes best is submitted, never blindly the last.
 
 | symbol | here |
 |---|---|
@@ -48,6 +48,8 @@ LARGEST_SHARE = 0.3
 invalid, vetoed or known already, takes twice, three times ... as much."""
 UNTOUCHED = 0.25
 """Share of the noises, the last, that never move: they add little response and most of the way off the manifold."""
+HEAD_START = 0.5
+"""How long the first move is, as a share of a whole one: nothing can take it back."""
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -58,12 +60,14 @@ class Parents:
     Attributes:
         ids: Their query ids.
         noise_sequences: (parents, steps + 1, *latent_shape).
+        latents: What they became, (parents, *latent_shape).
         conditions: (parents, condition_size).
         free_conditions: Whether children take their parent's condition.
     """
 
     ids: tuple[str, ...]
     noise_sequences: Tensor
+    latents: Tensor
     conditions: Tensor
     free_conditions: bool
 
@@ -106,13 +110,17 @@ class TrustDirectPlan:
         places = [self.parents.place_of(draw.seed, own) for draw, own in zip(draws, conditions, strict=True)]
         known = self.parents.noise_sequences[places].transpose(0, 1)
         conditions = child_conditions(conditions, self.parents.conditions[places], self.parents.free_conditions)
+        whole = torch.ones(len(draws), dtype=torch.float64)
+        parents = judged(backbone, self.surrogate, known, self.parents.latents[places], conditions)
+        moved_parents = moved(known, self._moves(parents, HEAD_START * whole), self.drift)
         fresh = draw_fresh_noise(draws, known, PURPOSE)
-        start = onto_shell(mixed_noise(known, fresh, self._shares(draws, known)), known)
-        best = self._judged(backbone, self.surrogate, start, conditions)
-        reach = torch.ones(len(draws), dtype=torch.float64)
+        start = onto_shell(mixed_noise(moved_parents, fresh, self._shares(draws, known)), known)
+        best = judged(backbone, self.surrogate, start, backbone.sample(start, conditions), conditions)
+        reach = whole
         for _ in range(self.passes - 1):
             noise_sequence = moved(best.noise_sequence, self._moves(best, reach), self.drift)
-            tried = self._judged(backbone, self.surrogate, noise_sequence, conditions)
+            latents = backbone.sample(noise_sequence, conditions)
+            tried = judged(backbone, self.surrogate, noise_sequence, latents, conditions)
             better = tried.mean < best.mean
             best = best.replaced(tried, better)
             reach = torch.where(better, reach, reach / 2)
@@ -123,22 +131,6 @@ class TrustDirectPlan:
         share = max(self.least_share, min(LARGEST_SHARE, self.radius))
         shares = torch.tensor([share * (1 + draw.attempt) for draw in draws], dtype=torch.float64).clamp(max=1.0)
         return _wide(shares, known[0])
-
-    @staticmethod
-    def _judged(
-        backbone: Backbone, surrogate: FittedProcess, noise_sequence: Tensor, conditions: Tensor
-    ) -> Iterates:
-        """Runs the sampler and asks the surrogate, through the invariants."""
-        latents = backbone.sample(noise_sequence, conditions)
-        leaf = latents.detach().requires_grad_(True)
-        with torch.enable_grad():
-            described = backbone.invariants(leaf, conditions)
-            mean, pull = surrogate.mean_and_gradient(described.detach())
-            (gradient,) = torch.autograd.grad(described, leaf, pull.to(described.dtype))
-        usable = gradient.flatten(1).isfinite().all(dim=1) & latents.flatten(1).isfinite().all(dim=1)
-        mean = mean.double().where(usable, torch.tensor(torch.inf, dtype=torch.float64))
-        step = (-STEP_SIZE * surrogate.lengthscale**2 * gradient.double()).nan_to_num(0.0, 0.0, 0.0)
-        return Iterates(noise_sequence, latents, mean, step)
 
     def _moves(self, iterates: Iterates, reach: Tensor) -> Tensor:
         """Steps against the gradient, clipped to the trust radius; (batch, *latent_shape)."""
@@ -173,6 +165,29 @@ class Iterates:
             torch.where(where, other.mean, self.mean),
             torch.where(rows, other.step, self.step),
         )
+
+
+def judged(
+    backbone: Backbone, surrogate: FittedProcess, noise_sequence: Tensor, latents: Tensor, conditions: Tensor
+) -> Iterates:
+    """Asks the surrogate, through the invariants, about samples that are known.
+
+    Args:
+        backbone: Their model.
+        surrogate: Of the standardised loss, on the backbone's invariants.
+        noise_sequence: (steps + 1, batch, *latent_shape).
+        latents: What it became, (batch, *latent_shape).
+        conditions: (batch, condition_size).
+    """
+    leaf = latents.detach().requires_grad_(True)
+    with torch.enable_grad():
+        described = backbone.invariants(leaf, conditions)
+        mean, pull = surrogate.mean_and_gradient(described.detach())
+        (gradient,) = torch.autograd.grad(described, leaf, pull.to(described.dtype))
+    usable = gradient.flatten(1).isfinite().all(dim=1) & latents.flatten(1).isfinite().all(dim=1)
+    mean = mean.double().where(usable, torch.tensor(torch.inf, dtype=torch.float64))
+    step = (-STEP_SIZE * surrogate.lengthscale**2 * gradient.double()).nan_to_num(0.0, 0.0, 0.0)
+    return Iterates(noise_sequence, latents, mean, step)
 
 
 def moved(noise_sequence: Tensor, moves: Tensor, drift: float) -> Tensor:
@@ -214,4 +229,4 @@ def _wide(per_sample: Tensor, like: Tensor) -> Tensor:
     return per_sample.view(-1, *(1 for _ in like.shape[1:]))
 
 
-__all__ = ["Iterates", "Parents", "TrustDirectPlan", "limited_drift", "moved", "parent_of"]
+__all__ = ["Iterates", "Parents", "TrustDirectPlan", "judged", "limited_drift", "moved", "parent_of"]

@@ -1,13 +1,17 @@
 """Query efficiency, as the Fast Direct paper counts it and by levels, with bootstrap intervals over seeds.
 
 A *level* is a batch mean in units of the task: (mean - unguided mean) / unguided standard deviation; lower is
-better, 0 is what the model does by itself. A method's curve is its level after each batch, averaged over seeds. Two
-ratios say how many fewer queries a method needs than a reference, above 1 if it needs fewer:
+better, 0 is what the model does by itself. A method's curve is its level after each batch, averaged over seeds.
+Three ratios say how many fewer queries a method needs than a reference, above 1 if it needs fewer:
 
 - **paper** (Tan et al., ICLR 2025): all batch queries of the reference over the batch query at which the method
   first passes the best batch mean that the reference reaches in them.
-- **at Q queries**: the reference's batch mean at Q is the level; queries until the reference first reaches it (Q,
-  or fewer where its curve had been there before) over queries until the method does, both interpolated linearly.
+- **at Q queries**: Q over the queries until the method has the batch mean that the reference has at Q.
+- **to the best within Q queries**: the level is the lowest on the reference's curve up to Q; queries until the
+  reference first had it over queries until the method does. It is harder on a method whose reference peaks early.
+
+The last two are interpolated linearly between batches, and a level counts as reached within :data:`TOLERANCE` of
+the way to it from the reference's first batch: scores that have come to their limit differ by rounding only.
 
 A method that never gets there is *censored*: its ratio is below the one stated, which counts all its queries.
 Intervals are percentiles over resampled seeds; where both have the same seeds, they are resampled in pairs, since a
@@ -27,6 +31,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+TOLERANCE = 0.01
 Ratio = tuple[Floats, npt.NDArray[np.bool_]]
 """Ratios (count,), and whether each is only a bound."""
 
@@ -107,16 +112,37 @@ def paper_ratio(reference: Curves, method: Curves) -> Estimate:
 
 
 def ratio_at(reference: Curves, method: Curves, queries: float) -> Estimate:
-    """Returns how many times fewer queries the method needs for the reference's level at ``queries``."""
+    """Returns Q over the queries that the method needs for the reference's level at Q ``queries``."""
 
     def ratio(theirs: Floats, ours: Floats) -> Ratio:
-        levels = at(reference.queries, theirs, queries)
-        theirs_needed = np.minimum(first_reach(reference.queries, theirs, levels), queries)
-        needed = first_reach(method.queries, ours, levels)
-        never = ~np.isfinite(needed)
-        return theirs_needed / np.where(never, method.queries[-1], needed), never
+        levels = _nearly(theirs, at(reference.queries, theirs, queries))
+        return _over(np.full(len(theirs), queries), first_reach(method.queries, ours, levels), method)
 
     return _estimate(reference, method, ratio)
+
+
+def ratio_to_best(reference: Curves, method: Curves, queries: float) -> Estimate:
+    """Returns how many times sooner the method has the lowest level of the reference's first ``queries``."""
+
+    def ratio(theirs: Floats, ours: Floats) -> Ratio:
+        so_far = np.where(reference.queries <= queries, theirs, np.inf).min(axis=1)
+        levels = _nearly(theirs, np.minimum(so_far, at(reference.queries, theirs, queries)))
+        return _over(
+            first_reach(reference.queries, theirs, levels), first_reach(method.queries, ours, levels), method
+        )
+
+    return _estimate(reference, method, ratio)
+
+
+def _nearly(curves: Floats, levels: Floats) -> Floats:
+    """Returns levels (count,) raised by the tolerance, where curves (count, batches) come down to them."""
+    return levels + TOLERANCE * np.maximum(curves[:, 0] - levels, 0.0)
+
+
+def _over(theirs: Floats, ours: Floats, method: Curves) -> Ratio:
+    """Returns queries over queries, (count,) each; infinite ones count all that the method spent."""
+    never = ~np.isfinite(ours)
+    return theirs / np.where(never, method.queries[-1], ours), never
 
 
 def mean_at(curves: Curves, queries: float) -> Estimate:
@@ -165,6 +191,7 @@ def _resampled_rows(count: int, stream: int = 0) -> npt.NDArray[np.int64]:
 __all__ = [
     "CONFIDENCE",
     "RESAMPLES",
+    "TOLERANCE",
     "Curves",
     "Estimate",
     "at",
@@ -174,4 +201,5 @@ __all__ = [
     "median_over",
     "paper_ratio",
     "ratio_at",
+    "ratio_to_best",
 ]

@@ -22,6 +22,7 @@ from pilotwave.bench.statistics import (
     median_over,
     paper_ratio,
     ratio_at,
+    ratio_to_best,
 )
 
 MARKS = (96, 192, 512)
@@ -49,8 +50,9 @@ class Cell:
         diversity: Likewise.
         unseen: Level on unseen conditions without queries, if the task has any.
         stalled: Seeds that ended early since hardly anything was left to ask about.
-        ratios: ``"paper"`` and numbers of queries, against the reference method; ``"lead"``, the paper's ratio of
-            the reference method over this one; empty for the reference itself.
+        ratios: Against the reference method, see :mod:`pilotwave.bench.statistics`: ``"paper"``, numbers of
+            queries, and ``"best"`` with such a number; ``"lead"``, the paper's ratio of the reference method over
+            this one. Empty for the reference itself.
     """
 
     task: str
@@ -151,7 +153,9 @@ def _cell(task: str, method: str, records: list[Record], theirs: Curves | None, 
     ratios: dict[str, Estimate] = {}
     if theirs is not None and other:
         last = min(theirs.queries[-1], spent)
-        ratios = {str(mark): ratio_at(theirs, curves, mark) for mark in RATIO_MARKS if mark <= last}
+        marks_reached = [mark for mark in RATIO_MARKS if mark <= last]
+        ratios = {str(mark): ratio_at(theirs, curves, mark) for mark in marks_reached}
+        ratios |= {f"best {mark}": ratio_to_best(theirs, curves, mark) for mark in marks_reached}
         ratios |= {"paper": paper_ratio(theirs, curves), "lead": paper_ratio(curves, theirs)}
     return Cell(
         task,

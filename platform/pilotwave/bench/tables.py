@@ -18,6 +18,15 @@ from pilotwave.bench.summary import Cell, Summary, level
 from pilotwave.bench.task import Task
 from pilotwave.errors import MissingDependencyError
 
+KINDS = {
+    "192": "ratio 192",
+    "best 192": "to best 192",
+    "512": "ratio 512",
+    "best 512": "to best 512",
+    "paper": "paper",
+}
+"""Ratios in tables: how the figures name them, and the heads of their columns."""
+
 
 def to_markdown(summary: Summary, tasks: Sequence[Task]) -> str:
     """Returns a table over all tasks and one for each task."""
@@ -80,10 +89,11 @@ def _legend(summary: Summary) -> str:
     return (
         "Levels are batch means in standard deviations of unguided losses, lower is better, with "
         f"{CONFIDENCE:.0%} bootstrap intervals over seeds. Ratios say how many times fewer queries a method needs "
-        f"than `{summary.reference}`: for its level at so many queries, and as the paper counts; < where the level "
-        f"was never reached. *Lead* is the other way round: the ratio, as the paper counts, of "
-        f"`{summary.reference}` over the method. Quality and diversity are of the last quarter of the batches, in "
-        "brackets the unguided model's; passes (runs of the sampler) and CPU seconds are those of a query."
+        f"than `{summary.reference}`: for its level at so many queries (*ratio*), for the best level that it had "
+        "in so many, counted from when it first had it (*to best*), and as the paper counts; < where the level was "
+        f"never reached. *Lead* is the other way round: the ratio, as the paper counts, of `{summary.reference}` "
+        "over the method. Quality and diversity are of the last quarter of the batches, in brackets the unguided "
+        "model's; passes (runs of the sampler) and CPU seconds are those of a query."
     )
 
 
@@ -91,10 +101,10 @@ def over_tasks(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Returns the heads and rows of the table over all tasks: medians, and beside each ratio the worst task's."""
     methods = summary.methods
     marks = sorted({mark for method in methods for cell in summary.of_method(method) for mark in cell.levels})
-    kinds = [name for name in ("192", "512", "paper") if any(name in found for found in summary.medians.values())]
+    kinds = [name for name in KINDS if any(name in found for found in summary.medians.values())]
     leads = any("lead" in found for found in summary.medians.values())
     heads = ["method", *(f"level {mark}" for mark in marks)]
-    heads += [head for kind in kinds for head in (kind if kind == "paper" else f"ratio {kind}", "worst")]
+    heads += [head for kind in kinds for head in (KINDS[kind], "worst")]
     heads += ["lead"] * leads + ["passes", "quality", "diversity", "CPU s"]
     rows = []
     for method in methods:
@@ -121,13 +131,13 @@ def over_tasks(summary: Summary) -> tuple[list[str], list[list[str]]]:
 def _of_task(row: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
     cells = list(row.values())
     marks = sorted({mark for cell in cells for mark in cell.levels})
-    kinds = [name for name in ("192", "512", "paper") if any(name in cell.ratios for cell in cells)]
+    kinds = [name for name in KINDS if any(name in cell.ratios for cell in cells)]
     qualities = list(dict.fromkeys(name for cell in cells for name in cell.quality))
     diversities = list(dict.fromkeys(name for cell in cells for name in cell.diversity))
     unseen = any(cell.unseen is not None for cell in cells)
     heads = ["method", *(f"level {mark}" for mark in marks), "best"]
     leads = any("lead" in cell.ratios for cell in cells)
-    heads += [kind if kind == "paper" else f"ratio {kind}" for kind in kinds] + ["lead"] * leads + ["passes"]
+    heads += [KINDS[kind] for kind in kinds] + ["lead"] * leads + ["passes"]
     heads += [name.replace("_", " ") for name in (*qualities, *diversities)]
     heads += ["unseen conditions"] * unseen + ["s", "CPU s"]
     rows = []

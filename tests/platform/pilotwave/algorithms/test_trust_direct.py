@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pilotwave.algorithms import trust_direct
+from pilotwave.algorithms import trust_direct, trust_direct_plan
 from pilotwave.algorithms.random_search import RandomSearch
 from pilotwave.algorithms.trust_direct import TrustDirect, TrustDirectConfig
 from pilotwave.algorithms.trust_direct_plan import TrustDirectPlan, limited_drift, moved
@@ -262,6 +262,27 @@ def test_a_child_that_is_drawn_again_goes_further() -> None:
         gaps.append(float((noise - parents).norm()))
     assert gaps == sorted(gaps)
     assert gaps[3] > 2 * gaps[0]
+
+
+def test_a_parent_s_first_move_is_free_and_down_the_surrogate(monkeypatch: pytest.MonkeyPatch) -> None:
+    # after unguided samples only, and with many parents, most of them are far from the surrogate's lowest point
+    plan, backbone = after(1, passes=1, parents=8, diversity=0.0)._plan(), small_backbone()
+    assert plan.surrogate is not None
+    draws = [Draw.of(9, 3, slot) for slot in range(32)]
+    means = []
+    for share in (0.0, trust_direct_plan.HEAD_START):
+        monkeypatch.setattr(trust_direct_plan, "HEAD_START", share)
+        batch = plan.generate(backbone, draws)
+        assert batch.passes == 1
+        means.append(float(plan.surrogate.mean(batch.latents.flatten(1)).mean()))
+    assert means[1] < means[0] - 0.01
+
+
+def test_children_start_with_as_much_fresh_noise_as_diversity_says() -> None:
+    for diversity in (0.0, 0.4, 1.0):
+        plan = after(3, diversity=diversity)._plan()
+        share = float(plan._shares([Draw("p0009-00", 1)], torch.zeros(5, 1, 3)))
+        assert share == pytest.approx(max(diversity, min(trust_direct_plan.LARGEST_SHARE, plan.radius)))
 
 
 def test_molecules_get_a_least_share_of_fresh_noise() -> None:
