@@ -76,7 +76,6 @@ class TrustDirect:
     ) -> None:
         self.setting = setting
         self.passes, self.parents, self.diversity, self.drift = passes, parents, diversity, drift
-        self._unguided = max(FEWEST_UNGUIDED, min(setting.batch_size, 32))
         self._reset()
 
     def ask(self, count: int) -> Proposal:
@@ -113,7 +112,7 @@ class TrustDirect:
         self._parents_of = {}
 
     def _plan(self) -> TrustDirectPlan:
-        if len(self._answers) < self._unguided:
+        if len(self._answers) < FEWEST_UNGUIDED:
             return TrustDirectPlan()
         described = self.setting.invariants(self._answers.latents, self._answers.conditions)
         surrogate = self._surrogate(described)
@@ -163,27 +162,41 @@ class TrustDirect:
         return float(distances.mean()) if len(distances) else 0.0
 
     def _radius(self, means: Tensor) -> float:
-        """Tau after all rounds with answers so far, in the order in which they were proposed."""
+        """Tau after all rounds with answers so far, in the order in which they were proposed.
+
+        It changes after a round with answers of half a batch at least; smaller rounds, such as those of single
+        samples in an asynchronous campaign, count together.
+        """
+        radius, wins = FIRST_RADIUS, list[bool]()
+        for won in self._wins(means):
+            wins += won
+            if 2 * len(wins) < self.setting.batch_size:
+                continue
+            rate = sum(wins) / len(wins)
+            radius *= GROWTH if rate > MOST else SHRINKAGE if rate < FEW else 1.0
+            radius = min(max(radius, LEAST_RADIUS), LARGEST_RADIUS)
+            wins = []
+        return radius
+
+    def _wins(self, means: Tensor) -> list[list[bool]]:
+        """For each round in order, whether its children beat their parents."""
         answers, free = self._answers, self.setting.conditions_are_free
         conditions, seeds = answers.conditions, answers.seeds.tolist()
+        place_of = {name: place for place, name in enumerate(answers.ids)}
         children: dict[int, list[int]] = {}
         for place, number in enumerate(answers.proposals.tolist()):
             children.setdefault(number, []).append(place)
-        radius = FIRST_RADIUS
+        rounds = []
         for number, ids in sorted(self._parents_of.items()):
-            parents = answers.places_of(ids)
-            wins = [
-                bool(
-                    means[child]
-                    < means[parents[parent_of(seeds[child], conditions[child], conditions[parents], free)]]
-                )
-                for child in children.get(number, [])
-            ]
-            if wins:
-                rate = sum(wins) / len(wins)
-                radius *= GROWTH if rate > MOST else SHRINKAGE if rate < FEW else 1.0
-                radius = min(max(radius, LEAST_RADIUS), LARGEST_RADIUS)
-        return radius
+            parents = [place_of[name] for name in ids]
+            theirs = conditions[parents]
+            rounds.append(
+                [
+                    bool(means[child] < means[parents[parent_of(seeds[child], conditions[child], theirs, free)]])
+                    for child in children.get(number, [])
+                ]
+            )
+        return rounds
 
 
 def _is_apart(point: Tensor, others: Tensor, least: float) -> bool:

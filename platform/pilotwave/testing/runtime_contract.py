@@ -127,7 +127,7 @@ class RuntimeContract:
 
     def test_the_same_seed_gives_the_same_campaign_however_many_evaluators(self, tmp_path: Path) -> None:
         runs = []
-        for evaluators in (1, 3):
+        for evaluators in (1, 4):
             oracle = FaultyOracleConfig(delay=0.004, seed=evaluators)
             runtime = self.runtime(mode="synchronous", evaluators=evaluators)
             runs.append(campaign(oracle, runtime).run(tmp_path / str(evaluators)).run_dir)
