@@ -6,8 +6,8 @@ again, with a step size that only fits one scale of scores. Here a round starts 
 1. The losses are standardised, and a Gaussian process on what no symmetry of the model changes is fitted to them by
    maximum marginal likelihood (:mod:`pilotwave.surrogates.fitted_process`): nothing depends on scale or shift of
    the score, and noisy answers are recognised as noisy.
-2. The parents are the known samples with the best posterior means (not the luckiest answers) that lie at least
-   ``diversity`` times the mean distance of unguided samples apart.
+2. The parents are the known samples with the best posterior means (not the luckiest answers) that lie some way
+   apart.
 3. Children move a parent's noise sequence, mix it with fresh noise, ``diversity`` of it at least, and take a few
    safeguarded surrogate steps, see :mod:`pilotwave.algorithms.trust_direct_plan`: one pass of the sampler for the
    start and one for each step.
@@ -43,8 +43,12 @@ MOST, FEW = 0.5, 0.25
 FEWEST_UNGUIDED = 8
 NOISE_KEPT = 128
 """Noise sequences are kept of so many best answers; they are by far the largest part of the state."""
+DIVERSITY, DIVERSITY_OF_MOLECULES = 0.6, 0.3
+"""Defaults. Noise that is mixed less moves molecules as far: their atoms' elements are chosen on the way."""
 LEAST_SHARE = {"molecule": 0.2}
 """Of fresh noise in children, by kind of sample: with less, many molecules are their parents again."""
+APART = 1 / 3
+"""How far apart parents lie at least: times the diversity, in mean distances between unguided samples."""
 MOST_LEARNT = 1000
 """A larger memory is learnt from around its best answers only: a local surrogate."""
 
@@ -56,8 +60,8 @@ class TrustDirect:
         setting: Of the campaign.
         passes: Runs of the sampler for each sample, at least 1.
         parents: How many samples children descend from; of each condition, where conditions are not free.
-        diversity: How far apart these lie, in mean distances between unguided samples, and the share of fresh
-            noise that children start with at least; between 0 and 1.
+        diversity: The share of fresh noise that children start with at least, and three times how far apart
+            their parents lie, in mean distances between unguided samples; between 0 and 1.
         drift: Bound on what a sample's noises have in common.
     """
 
@@ -71,7 +75,7 @@ class TrustDirect:
         setting: AlgorithmSetting,
         passes: int = 4,
         parents: int = 4,
-        diversity: float = 0.4,
+        diversity: float = DIVERSITY,
         drift: float = 1.5,
     ) -> None:
         self.setting = setting
@@ -142,7 +146,7 @@ class TrustDirect:
         answers, free = self._answers, self.setting.conditions_are_free
         candidates = answers.places_of(answers.ids_with_noise)
         conditions = [tuple(condition) for condition in answers.conditions.tolist()]
-        apart = self.diversity * self._typical_distance(described)
+        apart = APART * self.diversity * self._typical_distance(described)
         chosen: dict[tuple[int, ...], list[int]] = {}
         for rank in best_first(means[candidates]).tolist():
             place = candidates[rank]
@@ -217,12 +221,13 @@ class TrustDirectConfig(AlgorithmConfig):
     parents: int = Field(
         4, ge=1, le=NOISE_KEPT, description="Known samples that new ones descend from; fewer are greedier."
     )
-    diversity: float = Field(
-        0.4,
+    diversity: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="How far apart these lie at least, in mean distances between unguided samples, and how much of "
-        "the noise is fresh at least: 0 for the best mean, 1 for samples almost as varied as unguided ones.",
+        description="How much of their noise is fresh at least, and how far apart those they descend from lie: 0 "
+        "for the best mean, 1 for samples almost as varied as unguided ones. Default: "
+        f"{DIVERSITY_OF_MOLECULES} for molecules, otherwise {DIVERSITY}.",
     )
     drift: float = Field(
         1.5,
@@ -233,7 +238,9 @@ class TrustDirectConfig(AlgorithmConfig):
     )
 
     def build(self, setting: AlgorithmSetting) -> TrustDirect:
-        return TrustDirect(setting, self.passes, self.parents, self.diversity, self.drift)
+        default = DIVERSITY_OF_MOLECULES if setting.media == "molecule" else DIVERSITY
+        diversity = default if self.diversity is None else self.diversity
+        return TrustDirect(setting, self.passes, self.parents, diversity, self.drift)
 
 
 __all__ = ["TrustDirect", "TrustDirectConfig"]
