@@ -1,0 +1,231 @@
+"""The comparisons of algorithms that RESULTS.md states; each goes on where it stopped.
+
+    python benchmarks/comparisons.py NAME [--record]
+
+Every one is a `pilotwave bench` of some tasks, methods and seeds, with the settings that `pilotwave bench --tune`
+chose on held-out tasks. ``--record`` writes the section of RESULTS.md, all tables in ``comparisons/NAME.md``
+and the curves in ``docs/pictures``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from results import describe_machine, markdown_table, write_section
+
+HERE = Path(__file__).parent
+PICTURES = HERE.parent / "docs" / "pictures"
+REFERENCE, OURS = "fast-direct", "trust-direct"
+PLAIN = (
+    *("digits-hidden", "fashion-hidden", "digits-class", "digits-rating"),
+    *("fashion-jpeg", "digits-brightness", "fashion-class"),
+)
+POLICIES = ("dno", "ddpo", "dpok", "d3po")
+OF_FEWER = ("flow-direct", "cma-es")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One `pilotwave bench`.
+
+    Attributes:
+        title: Of its section.
+        suite: Of the tasks.
+        methods: The first is the reference.
+        seeds: How many.
+        queries: Of a run.
+        tasks: All of the suite if empty.
+        tuned_with: How the settings were chosen.
+    """
+
+    title: str
+    suite: str
+    methods: tuple[str, ...]
+    seeds: int
+    queries: int
+    tasks: tuple[str, ...] = ()
+    tuned_with: str = ""
+
+
+ANALYTIC_TUNING = "every method of the six-settings grids with `--tune --seeds 2 --queries 192`"
+ALL_ANALYTIC = (REFERENCE, OURS, *OF_FEWER, "casbo", "dno", "tfg", "lidar", "noise-search", "random")
+COMPARISONS = {
+    "analytic": Comparison(
+        "Algorithms on the analytic suite", "analytic", ALL_ANALYTIC, 5, 512, PLAIN, ANALYTIC_TUNING
+    ),
+    "analytic-noise": Comparison(
+        "Algorithms on the analytic suite, answers with noise of one standard deviation",
+        "analytic",
+        (REFERENCE, OURS, *OF_FEWER),
+        5,
+        512,
+        tuple(f"{name}+noise" for name in PLAIN),
+        ANALYTIC_TUNING + " (on tasks without noise)",
+    ),
+    "analytic-failures": Comparison(
+        "Algorithms on the analytic suite, one answer in five failing",
+        "analytic",
+        (REFERENCE, OURS, *OF_FEWER),
+        5,
+        512,
+        tuple(f"{name}+failures" for name in PLAIN),
+        ANALYTIC_TUNING + " (on tasks without failures)",
+    ),
+    "images": Comparison(
+        "Algorithms on the image suite",
+        "images",
+        (REFERENCE, OURS, *POLICIES),
+        3,
+        512,
+        (),
+        "the first five methods but trust-direct with `--tune --seeds 1 --queries 192`, six settings each",
+    ),
+    "molecules": Comparison(
+        "Algorithms on the molecule suite",
+        "molecules",
+        (REFERENCE, OURS),
+        5,
+        96,
+        (),
+        "`--tune --task small-gap --seeds 1 --queries 96`, six settings each: one of the three held-out tasks",
+    ),
+    "settings": Comparison(
+        "What the settings of trust-direct buy",
+        "analytic",
+        (
+            OURS,
+            *(f"diversity {value}=trust-direct:diversity={value}" for value in (0.0, 0.3, 0.9)),
+            *(f"drift {value}=trust-direct:drift={value}" for value in (1.0, 4.0)),
+            *(f"passes {value}=trust-direct:passes={value}" for value in (2, 8)),
+        ),
+        5,
+        192,
+        PLAIN,
+    ),
+}
+
+
+def command_of(name: str, comparison: Comparison) -> list[str]:
+    """Returns the command, which writes into ``bench/NAME``."""
+    command = ["pilotwave", "bench", "--suite", comparison.suite, "--output", f"bench/{name}"]
+    command += ["--seeds", str(comparison.seeds), "--queries", str(comparison.queries)]
+    command += [word for task in comparison.tasks for word in ("--task", task)]
+    return command + [word for method in comparison.methods for word in ("--method", method)]
+
+
+def aims(figures: Figures) -> list[str]:
+    """Says which aims trust-direct meets against fast-direct."""
+    tasks = [row for row in figures["tasks"].values() if REFERENCE in row and OURS in row]
+    medians = figures["medians"].get(OURS, {})
+    lines = []
+    kind = "192" if "192" in medians else "paper"
+    ratios = {name: row[OURS]["ratios"][kind] for name, row in figures["tasks"].items() if OURS in row}
+    low, high = medians[kind]["interval"]
+    counted = "at 192 queries" if kind == "192" else "as the paper counts"
+    lines.append(
+        f"at least 2 times fewer queries in the median task {counted}: {medians[kind]['value']:.2f} "
+        f"({low:.2f}-{high:.2f}), {met(medians[kind]['value'] >= 2)}"
+    )
+    worst = min(ratios, key=lambda name: ratios[name]["value"])
+    bound = "<" if ratios[worst]["censored"] else ""
+    fine = ratios[worst]["value"] >= 0.9 and not ratios[worst]["censored"]
+    lines.append(f"no task worse than 0.9: least {bound}{ratios[worst]['value']:.2f} ({worst}), {met(fine)}")
+    passes = max(row[OURS]["passes_per_query"] for row in tasks)
+    lines.append(f"at most 4 passes a query: {passes:.1f} at most, {met(passes <= 4)}")
+    shares = [first(row[OURS]["diversity"]) / first(row[REFERENCE]["diversity"]) for row in tasks]
+    half = statistics.median(shares)
+    lines.append(
+        f"at least half of its diversity, late in the runs: {half:.2f} of it in the median task (least "
+        f"{min(shares):.2f}), {met(half >= 0.5)}"
+    )
+    gains = [first(row[OURS]["quality"]) - first(row[REFERENCE]["quality"]) for row in tasks]
+    lines.append(
+        f"quality no worse: {next(iter(tasks[0][OURS]['quality'])).replace('_', ' ')} differs by "
+        f"{statistics.median(gains):+.2g} in the median task (least {min(gains):+.2g}), "
+        f"{met(statistics.median(gains) >= 0)}"
+    )
+    return lines
+
+
+def met(fine: bool) -> str:
+    """Returns the verdict in words."""
+    return "met" if fine else "**not met**"
+
+
+def first(measures: dict[str, dict[str, float]]) -> float:
+    """The value of the first measure."""
+    return next(iter(measures.values()))["value"]
+
+
+def levels_by_task(figures: Figures, methods: list[str]) -> str:
+    """Returns a table of levels at 192 queries, or at the end of shorter runs."""
+    rows = []
+    for task, row in figures["tasks"].items():
+        cells = []
+        for method in methods:
+            levels = row[method]["levels"] if method in row else {}
+            found = levels.get("192") or levels.get(max(levels, key=int, default=""))
+            cells.append(
+                "" if found is None else "{:+.2f} ({:+.2f} to {:+.2f})".format(found["value"], *found["interval"])
+            )
+        rows.append([f"`{task}`", *cells])
+    return markdown_table(["level at 192 or the end", *(f"`{method}`" for method in methods)], rows)
+
+
+def section(name: str, comparison: Comparison, folder: Path) -> str:
+    """Returns the body of the section of RESULTS.md."""
+    figures = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    tables = (folder / "results.md").read_text(encoding="utf-8").split("\n### ")
+    methods = list(dict.fromkeys(method for row in figures["tasks"].values() for method in row))
+    parts = [
+        f"`python benchmarks/comparisons.py {name} --record`, which runs "
+        f"`{shlex.join(command_of(name, comparison))}`; {describe_machine(1)}."
+    ]
+    if comparison.tuned_with:
+        parts.append(f"Tuned: {comparison.tuned_with}; chosen settings in `platform/pilotwave/bench/tuned`.")
+    if REFERENCE in methods and OURS in methods:
+        lines = "\n".join(f"- {line}" for line in aims(figures))
+        parts.append(f"What was wanted of `{OURS}` against the tuned `{REFERENCE}`:\n\n{lines}")
+    parts.append(tables[0].strip())
+    parts.append(tables[1].partition("\n\n")[2].strip())
+    parts.append(levels_by_task(figures, methods))
+    parts.append(
+        f"All tasks: [comparisons/{name}.md](comparisons/{name}.md); curves: docs/pictures/bench_{name}.png."
+    )
+    return "\n\n".join(parts)
+
+
+def record(name: str, comparison: Comparison, folder: Path) -> None:
+    """Writes the section, the tables of all tasks, and the curves."""
+    write_section(f"## {comparison.title}", section(name, comparison, folder))
+    (HERE / "comparisons").mkdir(exist_ok=True)
+    shutil.copyfile(folder / "results.md", HERE / "comparisons" / f"{name}.md")
+    shutil.copyfile(folder / "curves.png", PICTURES / f"bench_{name}.png")
+
+
+def main() -> int:
+    """Runs a comparison and records it if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=COMPARISONS)
+    parser.add_argument("--record", action="store_true", help="write the section of RESULTS.md")
+    options = parser.parse_args()
+    comparison = COMPARISONS[options.name]
+    words = command_of(options.name, comparison)
+    ended = subprocess.run([Path(sys.executable).with_name(words[0]), *words[1:]], check=False)
+    if ended.returncode == 0 and options.record:
+        record(options.name, comparison, Path("bench") / options.name)
+    return int(ended.returncode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
