@@ -11,8 +11,10 @@ again, with a step size that only fits one scale of scores. Here a round starts 
 3. Children move a parent's noise sequence, mix it with fresh noise, ``diversity`` of it at least, and take a few
    safeguarded surrogate steps, see :mod:`pilotwave.algorithms.trust_direct_plan`: one pass of the sampler for the
    start and one for each step.
-4. The trust radius tau grows after a round most of whose children beat their parents, again by posterior mean, and
-   shrinks after one in which few did (as in trust-region methods; Conn, Gould and Toint, 2000).
+4. The trust radius tau grows after a round most of whose children are better than the middle one of the round
+   before, again by posterior mean, and shrinks after one in which few are (as in trust-region methods; Conn, Gould
+   and Toint, 2000). Their parents are no measure of it: they are the best of all rounds, and children start with
+   much fresh noise.
 
 Answers may come in any order, late, in part, or not at all: all of this is a function of the set of answers.
 Everything here is ours; what it is compared with, and how it fares, is in ``benchmarks/RESULTS.md``.
@@ -30,7 +32,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pilotwave.algorithms.answers import Answers, best_first, standardise
-from pilotwave.algorithms.trust_direct_plan import Parents, TrustDirectPlan, parent_of
+from pilotwave.algorithms.trust_direct_plan import Parents, TrustDirectPlan
 from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
 from pilotwave.surrogates.fitted_process import FittedProcess, fit_process
 from pilotwave.types import Observation, Proposal
@@ -39,11 +41,11 @@ FIRST_RADIUS, LEAST_RADIUS, LARGEST_RADIUS = 0.3, 0.02, 1.0
 """tau: a move of 1 is as long as the noise itself."""
 GROWTH, SHRINKAGE = 1.4, 0.6
 MOST, FEW = 0.5, 0.25
-"""Shares of children that beat their parent, above and below which the radius changes."""
+"""Shares of children that beat the round before, above and below which the radius changes."""
 FEWEST_UNGUIDED = 8
 NOISE_KEPT = 128
 """Noise sequences are kept of so many best answers; they are by far the largest part of the state."""
-DIVERSITY, DIVERSITY_OF_MOLECULES = 0.6, 0.3
+DIVERSITY, DIVERSITY_OF_MOLECULES = 0.7, 0.3
 """Defaults. Noise that is mixed less moves molecules as far: their atoms' elements are chosen on the way."""
 LEAST_SHARE = {"molecule": 0.2}
 """Of fresh noise in children, by kind of sample: with less, many molecules are their parents again."""
@@ -68,7 +70,7 @@ class TrustDirect:
     name = "trust-direct"
     _rounds: int
     _answers: Answers
-    _parents_of: dict[int, tuple[str, ...]]
+    _guided: set[int]
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class TrustDirect:
             raise ValueError(f"expected to be asked for at least one sample, got {count}")
         plan = self._plan()
         if plan.parents is not None:
-            self._parents_of[self._rounds] = plan.parents.ids
+            self._guided.add(self._rounds)
         self._rounds += 1
         return Proposal(self._rounds - 1, count, plan)
 
@@ -98,7 +100,7 @@ class TrustDirect:
         return {
             "algorithm": self.name,
             "rounds": self._rounds,
-            "parents_of": [[number, list(ids)] for number, ids in self._parents_of.items()],
+            "guided": sorted(self._guided),
             **self._answers.state_dict(),
         }
 
@@ -108,12 +110,12 @@ class TrustDirect:
         self._reset()
         self._answers.load_state_dict(state)
         self._rounds = int(state["rounds"])
-        self._parents_of = {int(number): tuple(ids) for number, ids in state["parents_of"]}
+        self._guided = {int(number) for number in state["guided"]}
 
     def _reset(self) -> None:
         self._rounds = 0
         self._answers = Answers(self.setting.latent_shape, self.setting.steps, NOISE_KEPT)
-        self._parents_of = {}
+        self._guided = set()
 
     def _plan(self) -> TrustDirectPlan:
         if len(self._answers) < FEWEST_UNGUIDED:
@@ -155,15 +157,18 @@ class TrustDirect:
                 niche.append(place)
         places = sorted(place for niche in chosen.values() for place in niche)
         row = {name: number for number, name in enumerate(answers.ids_with_noise)}
-        ids = tuple(answers.ids[place] for place in places)
-        noise = answers.noise_sequences[[row[name] for name in ids]]
-        return Parents(ids, noise, answers.latents[places], answers.conditions[places], free)
+        noise = answers.noise_sequences[[row[answers.ids[place]] for place in places]]
+        return Parents(noise, answers.latents[places], answers.conditions[places], free)
 
     def _typical_distance(self, described: Tensor) -> float:
         """The mean distance between unguided samples."""
-        guided = torch.tensor([number in self._parents_of for number in self._answers.proposals.tolist()])
-        distances = torch.pdist(described[~guided].double())
+        distances = torch.pdist(described[~self._is_guided()].double())
         return float(distances.mean()) if len(distances) else 0.0
+
+    def _is_guided(self) -> Tensor:
+        """Which answers are of samples that descend from others, (N,)."""
+        numbers = self._answers.proposals.tolist()
+        return torch.tensor([number in self._guided for number in numbers], dtype=torch.bool)
 
     def _radius(self, means: Tensor) -> float:
         """Tau after all rounds with answers so far, in the order in which they were proposed.
@@ -171,36 +176,19 @@ class TrustDirect:
         It changes after a round with answers of half a batch at least; smaller rounds, such as those of single
         samples in an asynchronous campaign, count together.
         """
-        radius, wins = FIRST_RADIUS, list[bool]()
-        for won in self._wins(means):
-            wins += won
-            if 2 * len(wins) < self.setting.batch_size:
+        guided, radius = self._is_guided(), FIRST_RADIUS
+        before, now = means[~guided], list[float]()
+        numbers = self._answers.proposals
+        for number in sorted(self._guided):
+            now += means[numbers == number].tolist()
+            if 2 * len(now) < self.setting.batch_size or len(before) == 0:
                 continue
-            rate = sum(wins) / len(wins)
+            children = torch.tensor(now, dtype=torch.float64)
+            rate = float((children < before.median()).double().mean())
             radius *= GROWTH if rate > MOST else SHRINKAGE if rate < FEW else 1.0
             radius = min(max(radius, LEAST_RADIUS), LARGEST_RADIUS)
-            wins = []
+            before, now = children, []
         return radius
-
-    def _wins(self, means: Tensor) -> list[list[bool]]:
-        """For each round in order, whether its children beat their parents."""
-        answers, free = self._answers, self.setting.conditions_are_free
-        conditions, seeds = answers.conditions, answers.seeds.tolist()
-        place_of = {name: place for place, name in enumerate(answers.ids)}
-        children: dict[int, list[int]] = {}
-        for place, number in enumerate(answers.proposals.tolist()):
-            children.setdefault(number, []).append(place)
-        rounds = []
-        for number, ids in sorted(self._parents_of.items()):
-            parents = [place_of[name] for name in ids]
-            theirs = conditions[parents]
-            rounds.append(
-                [
-                    bool(means[child] < means[parents[parent_of(seeds[child], conditions[child], theirs, free)]])
-                    for child in children.get(number, [])
-                ]
-            )
-        return rounds
 
 
 def _is_apart(point: Tensor, others: Tensor, least: float) -> bool:

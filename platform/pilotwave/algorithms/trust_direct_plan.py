@@ -58,28 +58,21 @@ class Parents:
     """Known noise sequences that children descend from.
 
     Attributes:
-        ids: Their query ids.
         noise_sequences: (parents, steps + 1, *latent_shape).
         latents: What they became, (parents, *latent_shape).
         conditions: (parents, condition_size).
         free_conditions: Whether children take their parent's condition.
     """
 
-    ids: tuple[str, ...]
     noise_sequences: Tensor
     latents: Tensor
     conditions: Tensor
     free_conditions: bool
 
     def place_of(self, seed: int, condition: Tensor) -> int:
-        """Returns the parent of a draw: one that its condition allows, by chance from the draw's seed alone."""
-        return parent_of(seed, condition, self.conditions, self.free_conditions)
-
-
-def parent_of(seed: int, condition: Tensor, conditions: Tensor, free: bool) -> int:
-    """Returns the place of a draw's parent among parents of these conditions; see :meth:`Parents.place_of`."""
-    eligible = eligible_parents(condition, conditions, free)
-    return eligible[int(generator_for(seed, f"{PURPOSE} parent").integers(len(eligible)))]
+        """Returns the place of a draw's parent: one that its condition allows, by chance from the seed alone."""
+        eligible = eligible_parents(condition, self.conditions, self.free_conditions)
+        return eligible[int(generator_for(seed, f"{PURPOSE} parent").integers(len(eligible)))]
 
 
 @dataclass(frozen=True)
@@ -229,4 +222,4 @@ def _wide(per_sample: Tensor, like: Tensor) -> Tensor:
     return per_sample.view(-1, *(1 for _ in like.shape[1:]))
 
 
-__all__ = ["Iterates", "Parents", "TrustDirectPlan", "judged", "limited_drift", "moved", "parent_of"]
+__all__ = ["Iterates", "Parents", "TrustDirectPlan", "judged", "limited_drift", "moved"]

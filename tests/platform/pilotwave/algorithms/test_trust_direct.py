@@ -101,14 +101,19 @@ def test_parents_are_the_best_by_posterior_mean_and_lie_apart() -> None:
         answers = algorithm._answers
         points = answers.latents.flatten(1)
         unguided = points[answers.proposals == 0].double()
-        places = answers.places_of(plan.parents.ids)
+        places = [
+            place
+            for place, latent in enumerate(answers.latents)
+            if any(torch.equal(latent, parent) for parent in plan.parents.latents)
+        ]
         gaps = torch.pdist(points[places].double())
         assert float(gaps.min()) >= least * float(torch.pdist(unguided).mean()) - 1e-6
         means = plan.surrogate.mean(points)
         assert int(means.argmin()) in places
         if least == 0:
             assert sorted(places) == sorted(torch.argsort(means, stable=True)[:4].tolist())
-        sequences = answers.noise_sequences[[answers.ids_with_noise.index(name) for name in plan.parents.ids]]
+        names = [answers.ids[place] for place in places]
+        sequences = answers.noise_sequences[[answers.ids_with_noise.index(name) for name in names]]
         assert torch.equal(plan.parents.noise_sequences, sequences)
 
 
@@ -128,11 +133,19 @@ def test_the_trust_region_grows_with_success_and_shrinks_with_failure() -> None:
     by_age = means[-1] - means  # every child better than all that came before it
     assert algorithm._radius(by_age) > trust_direct.FIRST_RADIUS
     assert algorithm._radius(means) < trust_direct.FIRST_RADIUS
-    for ranks, bound in ((by_age, trust_direct.LARGEST_RADIUS), (means, trust_direct.LEAST_RADIUS)):
-        algorithm._parents_of = dict.fromkeys([*algorithm._parents_of, 1, 2], algorithm._answers.ids[:4])
-        first = algorithm._radius(ranks)
-        assert trust_direct.LEAST_RADIUS <= first <= trust_direct.LARGEST_RADIUS
-        assert abs(math.log(bound / first)) < abs(math.log(bound / trust_direct.FIRST_RADIUS))
+    longer = after(10)
+    means = torch.arange(len(longer._answers), dtype=torch.float64)
+    assert longer._radius(means[-1] - means) == trust_direct.LARGEST_RADIUS
+    assert longer._radius(means) == trust_direct.LEAST_RADIUS
+
+
+def test_rounds_of_single_samples_move_the_trust_region_as_one_of_half_a_batch() -> None:
+    algorithm, backbone = after(1), small_backbone()
+    for count in range(1, 10):
+        algorithm.tell(observed(backbone, algorithm.ask(1), distance_to_corner))
+        means = -torch.arange(len(algorithm._answers), dtype=torch.float64)
+        grown = trust_direct.GROWTH ** (count // 4)
+        assert algorithm._radius(means) == pytest.approx(min(trust_direct.FIRST_RADIUS * grown, 1.0))
 
 
 def test_a_large_memory_is_learnt_from_around_its_best_and_noise_is_kept_of_the_best(
@@ -167,7 +180,7 @@ def test_children_of_a_conditional_model_descend_from_their_own_condition() -> N
     for seed in range(20):
         for condition in parents.conditions:
             assert torch.equal(parents.conditions[parents.place_of(seed, condition)], condition)
-        assert 0 <= parents.place_of(seed, torch.tensor([99])) < len(parents.ids)  # never seen: from any
+        assert 0 <= parents.place_of(seed, torch.tensor([99])) < len(parents.latents)  # never seen: from any
 
 
 def test_molecules_take_their_parent_s_size_and_padding_stays_empty() -> None:
@@ -210,7 +223,7 @@ def test_late_answers_of_an_old_round_count() -> None:
     assert left.radius == right.radius
     assert left.parents is not None
     assert right.parents is not None
-    assert left.parents.ids == right.parents.ids
+    assert torch.equal(left.parents.latents, right.parents.latents)
 
 
 def extent_of(latents: Tensor) -> Tensor:
