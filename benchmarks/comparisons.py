@@ -58,6 +58,10 @@ class Comparison:
 
 
 ANALYTIC_TUNING = "every method of the six-settings grids with `--tune --seeds 2 --queries 192`"
+MOLECULE_TUNING = (
+    "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one of the three "
+    "held-out tasks"
+)
 ALL_ANALYTIC = (REFERENCE, OURS, *OF_FEWER, "casbo", "dno", "tfg", "lidar", "noise-search", "random")
 COMPARISONS = {
     "analytic": Comparison(
@@ -88,25 +92,34 @@ COMPARISONS = {
         3,
         512,
         (),
-        "the first five methods but trust-direct with `--tune --seeds 1 --queries 192`, six settings each",
+        "all but trust-direct with `--tune --seeds 1 --queries 192`, six settings each",
     ),
     "molecules": Comparison(
         "Algorithms on the molecule suite",
         "molecules",
         (REFERENCE, OURS),
-        5,
+        3,
         96,
         (),
-        "`--tune --task small-gap --seeds 1 --queries 96`, six settings each: one of the three held-out tasks",
+        MOLECULE_TUNING,
+    ),
+    "molecules-policies": Comparison(
+        "Algorithms on the molecule suite, with the baselines of the paper",
+        "molecules",
+        (REFERENCE, OURS, *POLICIES),
+        1,
+        96,
+        (),
+        MOLECULE_TUNING,
     ),
     "settings": Comparison(
         "What the settings of trust-direct buy",
         "analytic",
         (
             OURS,
-            *(f"diversity {value}=trust-direct:diversity={value}" for value in (0.0, 0.3, 0.9)),
-            *(f"drift {value}=trust-direct:drift={value}" for value in (1.0, 4.0)),
-            *(f"passes {value}=trust-direct:passes={value}" for value in (2, 8)),
+            *(f"diversity-{value}=trust-direct:diversity={value}" for value in (0.0, 0.3, 0.5, 0.9)),
+            *(f"drift-{value}=trust-direct:drift={value}" for value in (1.0, 4.0)),
+            *(f"passes-{value}=trust-direct:passes={value}" for value in (2, 8)),
         ),
         5,
         192,
