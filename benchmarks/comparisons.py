@@ -57,10 +57,10 @@ class Comparison:
     tuned_with: str = ""
 
 
-ANALYTIC_TUNING = "every method of the six-settings grids with `--tune --seeds 2 --queries 192`"
+ANALYTIC_TUNING = "all but trust-direct and random with `--tune --seeds 2 --queries 192`, six settings each"
 MOLECULE_TUNING = (
-    "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one of the three "
-    "held-out tasks"
+    "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one held-out task "
+    "of three"
 )
 ALL_ANALYTIC = (REFERENCE, OURS, *OF_FEWER, "casbo", "dno", "tfg", "lidar", "noise-search", "random")
 COMPARISONS = {
