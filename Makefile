@@ -47,6 +47,10 @@ bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/models.py image --record
 	$(BIN)/python benchmarks/image_quality.py --record
 	$(BIN)/python benchmarks/demo.py --write
+	$(BIN)/python benchmarks/numerical.py --record
+	$(BIN)/python benchmarks/asynchronous.py --record
+	for name in analytic analytic-noise analytic-failures settings images molecules molecules-policies; do \
+	  $(BIN)/python benchmarks/comparisons.py $$name --record || exit 1; done
 
 clean:  ## Remove the virtual environment and caches; runs are kept.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build

@@ -59,8 +59,8 @@ class Comparison:
 
 ANALYTIC_TUNING = "all but trust-direct and random with `--tune --seeds 2 --queries 192`, six settings each"
 MOLECULE_TUNING = (
-    "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one held-out task "
-    "of three"
+    "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one held-out "
+    "task of three"
 )
 ALL_ANALYTIC = (REFERENCE, OURS, *OF_FEWER, "casbo", "dno", "tfg", "lidar", "noise-search", "random")
 COMPARISONS = {
