@@ -155,13 +155,14 @@ def aims(figures: Figures) -> list[str]:
     lines.append(f"no task worse than 0.9: least {bound}{ratios[worst]['value']:.2f} ({worst}), {met(fine)}")
     passes = max(row[OURS]["passes_per_query"] for row in tasks)
     lines.append(f"at most 4 passes a query: {passes:.1f} at most, {met(passes <= 4)}")
-    shares = [first(row[OURS]["diversity"]) / first(row[REFERENCE]["diversity"]) for row in tasks]
+    diversities = [pair(row, "diversity") for row in tasks]
+    shares = [ours / theirs for ours, theirs in diversities if theirs > 0]
     half = statistics.median(shares)
     lines.append(
         f"at least half of its diversity, late in the runs: {half:.2f} of it in the median task (least "
         f"{min(shares):.2f}), {met(half >= 0.5)}"
     )
-    gains = [first(row[OURS]["quality"]) - first(row[REFERENCE]["quality"]) for row in tasks]
+    gains = [ours - theirs for ours, theirs in (pair(row, "quality") for row in tasks)]
     lines.append(
         f"quality no worse: {next(iter(tasks[0][OURS]['quality'])).replace('_', ' ')} differs by "
         f"{statistics.median(gains):+.2g} in the median task (least {min(gains):+.2g}), "
@@ -175,9 +176,11 @@ def met(fine: bool) -> str:
     return "met" if fine else "**not met**"
 
 
-def first(measures: dict[str, dict[str, float]]) -> float:
-    """The value of the first measure."""
-    return next(iter(measures.values()))["value"]
+def pair(row: dict[str, Figures], what: str) -> tuple[float, float]:
+    """Ours and the reference's value of the first measure that both have."""
+    ours, theirs = row[OURS][what], row[REFERENCE][what]
+    name = next(name for name in max(ours, theirs, key=len) if name in ours and name in theirs)
+    return ours[name]["value"], theirs[name]["value"]
 
 
 def levels_by_task(figures: Figures, methods: list[str]) -> str:

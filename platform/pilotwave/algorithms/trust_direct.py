@@ -45,8 +45,10 @@ MOST, FEW = 0.5, 0.25
 FEWEST_UNGUIDED = 8
 NOISE_KEPT = 128
 """Noise sequences are kept of so many best answers; they are by far the largest part of the state."""
+PASSES, PASSES_OF_MOLECULES = 4, 2
 DIVERSITY, DIVERSITY_OF_MOLECULES = 0.7, 0.3
-"""Defaults. Noise that is mixed less moves molecules as far: their atoms' elements are chosen on the way."""
+"""Defaults. Noise that is mixed less moves molecules as far, since their atoms' elements are chosen on the way; and
+close noise often gives a known molecule, so that each question takes about two tries."""
 LEAST_SHARE = {"molecule": 0.2}
 """Of fresh noise in children, by kind of sample: with less, many molecules are their parents again."""
 APART = 1 / 3
@@ -75,7 +77,7 @@ class TrustDirect:
     def __init__(
         self,
         setting: AlgorithmSetting,
-        passes: int = 4,
+        passes: int = PASSES,
         parents: int = 4,
         diversity: float = DIVERSITY,
         drift: float = 1.5,
@@ -203,8 +205,13 @@ class TrustDirectConfig(AlgorithmConfig):
     )
 
     kind: Literal["trust-direct"]
-    passes: int = Field(
-        4, ge=1, le=100, description="Sampler runs for each sample: one, and one for each surrogate step."
+    passes: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Sampler runs for each sample: one, and one for each surrogate step. Default: "
+        f"{PASSES_OF_MOLECULES} for molecules, which are drawn again where they are known already, otherwise "
+        f"{PASSES}.",
     )
     parents: int = Field(
         4, ge=1, le=NOISE_KEPT, description="Known samples that new ones descend from; fewer are greedier."
@@ -226,9 +233,16 @@ class TrustDirectConfig(AlgorithmConfig):
     )
 
     def build(self, setting: AlgorithmSetting) -> TrustDirect:
-        default = DIVERSITY_OF_MOLECULES if setting.media == "molecule" else DIVERSITY
-        diversity = default if self.diversity is None else self.diversity
-        return TrustDirect(setting, self.passes, self.parents, diversity, self.drift)
+        molecule = setting.media == "molecule"
+        passes = PASSES_OF_MOLECULES if molecule else PASSES
+        diversity = DIVERSITY_OF_MOLECULES if molecule else DIVERSITY
+        return TrustDirect(
+            setting,
+            passes if self.passes is None else self.passes,
+            self.parents,
+            diversity if self.diversity is None else self.diversity,
+            self.drift,
+        )
 
 
 __all__ = ["TrustDirect", "TrustDirectConfig"]

@@ -106,6 +106,9 @@ def over_tasks(summary: Summary) -> tuple[list[str], list[list[str]]]:
     heads = ["method", *(f"level {mark}" for mark in marks)]
     heads += [head for kind in kinds for head in (KINDS[kind], "worst")]
     heads += ["lead"] * leads + ["passes", "quality", "diversity", "CPU s"]
+    everything = [cell for task in summary.cells.values() for cell in task.values()]
+    qualities = _names([cell.quality for cell in everything])
+    diversities = _names([cell.diversity for cell in everything])
     rows = []
     for method in methods:
         cells = summary.of_method(method)
@@ -121,8 +124,8 @@ def over_tasks(summary: Summary) -> tuple[list[str], list[list[str]]]:
         lead = summary.medians.get(method, {}).get("lead")
         row += ["" if lead is None else _ratio(lead)] * leads
         row.append(f"{np.median([cell.passes for cell in cells]):.1f}")
-        row.append(_pair(_median_pair([cell.quality for cell in cells])))
-        row.append(_pair(_median_pair([cell.diversity for cell in cells])))
+        row.append(_pair(_median_pair([cell.quality for cell in cells], qualities)))
+        row.append(_pair(_median_pair([cell.diversity for cell in cells], diversities)))
         row.append(f"{np.median([cell.cpu_seconds for cell in cells]):.3f}")
         rows.append(row)
     return heads, rows
@@ -132,8 +135,8 @@ def _of_task(row: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
     cells = list(row.values())
     marks = sorted({mark for cell in cells for mark in cell.levels})
     kinds = [name for name in KINDS if any(name in cell.ratios for cell in cells)]
-    qualities = list(dict.fromkeys(name for cell in cells for name in cell.quality))
-    diversities = list(dict.fromkeys(name for cell in cells for name in cell.diversity))
+    qualities = _names([cell.quality for cell in cells])
+    diversities = _names([cell.diversity for cell in cells])
     unseen = any(cell.unseen is not None for cell in cells)
     heads = ["method", *(f"level {mark}" for mark in marks), "best"]
     leads = any("lead" in cell.ratios for cell in cells)
@@ -155,9 +158,17 @@ def _of_task(row: Mapping[str, Cell]) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def _median_pair(measures: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[float, float] | None:
-    """The medians over tasks of the first measure, and of its unguided values."""
-    pairs = [pair for measure in measures for pair in list(measure.values())[:1]]
+def _names(measures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of measures, in the order of the fullest: a batch may lack some of them."""
+    fullest_first = sorted(measures, key=len, reverse=True)
+    return list(dict.fromkeys(name for measure in fullest_first for name in measure))
+
+
+def _median_pair(
+    measures: Sequence[Mapping[str, tuple[float, float]]], names: Sequence[str]
+) -> tuple[float, float] | None:
+    """The medians over tasks of the first of the named measures, and of its unguided values."""
+    pairs = [measure[name] for name in names[:1] for measure in measures if name in measure]
     return (
         (float(np.median([one for one, _ in pairs])), float(np.median([two for _, two in pairs])))
         if pairs

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -304,3 +305,13 @@ def test_molecules_get_a_least_share_of_fresh_noise() -> None:
     shares = plan._shares([Draw("p0001-00", 1), Draw("p0001-01.2", 2)], torch.zeros(5, 2, 3, 4))
     assert shares.flatten().tolist() == pytest.approx([0.2, 0.6])
     assert float(TrustDirectPlan(radius=1.0)._shares([Draw("x", 1)], torch.zeros(5, 1, 3))) == pytest.approx(0.3)
+
+
+def test_defaults_depend_on_what_is_drawn() -> None:
+    setting = setting_of(small_backbone(), batch_size=8)
+    for media, passes, diversity in (("array", 4, 0.7), ("molecule", 2, 0.3)):
+        algorithm = TrustDirectConfig(kind="trust-direct").build(dataclasses.replace(setting, media=media))
+        assert (algorithm.passes, algorithm.diversity) == (passes, diversity)
+        said = TrustDirectConfig(kind="trust-direct", passes=1, diversity=0.0)
+        algorithm = said.build(dataclasses.replace(setting, media=media))
+        assert (algorithm.passes, algorithm.diversity) == (1, 0.0)

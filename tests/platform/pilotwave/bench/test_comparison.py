@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilotwave.bench import tables
 from pilotwave.bench.comparison import Comparison, Progress, compare
 from pilotwave.bench.methods import Method, parse_method
 from pilotwave.bench.results import write_results
@@ -208,3 +209,10 @@ def test_the_best_setting_on_held_out_tasks_is_chosen_and_used(small: Suite, tmp
 
 def test_one_worker_needs_nothing_else() -> None:
     assert isinstance(open_spread(1, "local"), InlineSpread)
+
+
+def test_a_measure_that_some_batches_lack_keeps_its_place() -> None:
+    full, poor = {"distance": (0.5, 0.9), "fresh": (0.7, 1.0)}, {"fresh": (0.1, 1.0)}
+    assert tables._names([poor, full]) == ["distance", "fresh"]
+    assert tables._median_pair([poor, full], ["distance", "fresh"]) == (0.5, 0.9)
+    assert tables._median_pair([poor], ["distance"]) is None
