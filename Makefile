@@ -22,7 +22,7 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	@touch $@
 
-demo: $(VENV)/.installed-demo  ## Run the main job: polarizable molecules, xTB, Ray, Fast Direct.
+demo: $(VENV)/.installed-demo  ## Run the main job: polarizable molecules, xTB, Ray, trust-direct.
 	$(BIN)/pilotwave run $(DEMO_CAMPAIGN)
 
 test: check  ## Lint, type-check, and run the tests that take less than 15 minutes.
@@ -49,7 +49,7 @@ bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/demo.py --write
 	$(BIN)/python benchmarks/numerical.py --record
 	$(BIN)/python benchmarks/asynchronous.py --record
-	for name in analytic analytic-noise analytic-failures settings images molecules molecules-policies; do \
+	for name in analytic analytic-noise analytic-failures settings images images-policies molecules molecules-policies; do \
 	  $(BIN)/python benchmarks/comparisons.py $$name --record || exit 1; done
 
 clean:  ## Remove the virtual environment and caches; runs are kept.

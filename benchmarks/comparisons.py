@@ -58,6 +58,7 @@ class Comparison:
 
 
 ANALYTIC_TUNING = "all but trust-direct and random with `--tune --seeds 2 --queries 192`, six settings each"
+IMAGE_TUNING = "all but trust-direct with `--tune --seeds 1 --queries 192`, six settings each"
 MOLECULE_TUNING = (
     "all but trust-direct with `--tune --task small-gap --seeds 1 --queries 96`, six settings each: one held-out "
     "task of three"
@@ -86,16 +87,19 @@ COMPARISONS = {
         ANALYTIC_TUNING + " (on tasks without failures)",
     ),
     "images": Comparison(
-        "Algorithms on the image suite",
+        "Fast Direct and trust-direct on the image suite", "images", (REFERENCE, OURS), 3, 512, (), IMAGE_TUNING
+    ),
+    "images-policies": Comparison(
+        "Algorithms on the image suite, with the baselines of the paper",
         "images",
         (REFERENCE, OURS, *POLICIES),
-        3,
+        2,
         512,
         (),
-        "all but trust-direct with `--tune --seeds 1 --queries 192`, six settings each",
+        IMAGE_TUNING,
     ),
     "molecules": Comparison(
-        "Algorithms on the molecule suite",
+        "Fast Direct and trust-direct on the molecule suite",
         "molecules",
         (REFERENCE, OURS),
         3,
@@ -104,12 +108,12 @@ COMPARISONS = {
         MOLECULE_TUNING,
     ),
     "molecules-policies": Comparison(
-        "Algorithms on the molecule suite, with the baselines of the paper",
+        "Algorithms on two molecule tasks, with the baselines of the paper",
         "molecules",
         (REFERENCE, OURS, *POLICIES),
         1,
         96,
-        (),
+        ("polarizability", "gap"),
         MOLECULE_TUNING,
     ),
     "settings": Comparison(

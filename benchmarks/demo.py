@@ -77,12 +77,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         results = {
             algorithm: [run_campaign(algorithm, seed, Path(folder)) for seed in range(options.seeds)]
-            for algorithm in ("fast-direct", "random")
+            for algorithm in ("trust-direct", "fast-direct", "random")
         }
     body = (
         f"`python benchmarks/demo.py --seeds {options.seeds} --write`: examples/polarizability.yaml on Ray, "
         f"160 queries in batches of 16, seeds 0 to {options.seeds - 1}; mean (lowest-highest). Polarizabilities "
-        "in bohr^3, GFN2-xTB at the relaxed geometry; no molecule is asked about twice, in both columns.\n\n"
+        "in bohr^3, GFN2-xTB at the relaxed geometry; no molecule is asked about twice, in any column.\n\n"
         f"{describe_machine(threads=2)}\n\n{table(results)}"
     )
     print(body)

@@ -38,7 +38,7 @@ from pilotwave.config.components import (
 )
 from pilotwave.config.registry import available
 
-DEFAULT_KINDS = {"runtime": "inline", "tracking": "none"}
+DEFAULT_KINDS = {"algorithm": "trust-direct", "runtime": "inline", "tracking": "none"}
 """What is chosen in a section that does not say."""
 
 
@@ -162,8 +162,7 @@ def campaign_model() -> type[CampaignConfig]:
     """Returns :class:`CampaignConfig` with every ``kind`` section narrowed to the installed plug-ins."""
     described = {name: field.description for name, field in CampaignConfig.model_fields.items()}
     fields: dict[str, Any] = {
-        section: (_union(section), Field(description=described[section]))
-        for section in ("backbone", "oracle", "algorithm")
+        section: (_union(section), Field(description=described[section])) for section in ("backbone", "oracle")
     }
     for section, kind in DEFAULT_KINDS.items():
         default = Field({"kind": kind}, validate_default=True, description=described[section])

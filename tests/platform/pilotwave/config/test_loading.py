@@ -44,7 +44,8 @@ def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
 
 
 def test_defaults_are_filled_in(tmp_path: Path) -> None:
-    config = load(tmp_path, MINIMAL)
+    config = load(tmp_path, MINIMAL.replace("algorithm: {kind: random}\n", ""))
+    assert config.algorithm.kind == "trust-direct"
     assert config.runtime.kind == "inline"
     assert config.tracking.kind == "none"
     assert config.objective.direction == "maximize"
@@ -75,7 +76,7 @@ def test_what_is_written_down_is_read_back_as_it_was(tmp_path: Path) -> None:
         (("queries: 8", "queries: many"), "budget.queries: Input should be a valid integer"),
         (("queries: 8", "queries: .nan"), "budget.queries"),
         (("queries: 8", "queries: 3"), "batch_size must be at most queries (3), got 4"),
-        (("algorithm: {kind: random}\n", ""), "algorithm: this key is missing; add it"),
+        (("backbone: {kind: analytic}\n", ""), "backbone: this key is missing; add it"),
         (("{kind: random}", "random"), "line 5: algorithm: expected a mapping with the key 'kind'"),
         (("{kind: random}", "{kind: 3}"), "algorithm"),
         (("{kind: random}", "{kind: random, step: 1}"), "unknown key"),
