@@ -191,11 +191,11 @@ def _late(record: Record) -> list[Record]:
 def _beside(
     late: Iterable[list[Record]], what: str, unguided: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
+    measures = [batch[what] for batches in late for batch in batches]
     values: dict[str, list[float]] = {}
-    for batches in late:
-        for batch in batches:
-            for name, value in batch[what].items():
-                values.setdefault(name, []).append(value)
+    for measure in sorted(measures, key=len, reverse=True):  # a poor batch lacks some; the order is a full one's
+        for name, value in measure.items():
+            values.setdefault(name, []).append(value)
     return {name: (float(np.mean(found)), unguided.get(name, float("nan"))) for name, found in values.items()}
 
 
