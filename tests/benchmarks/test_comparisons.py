@@ -35,6 +35,8 @@ def cell(ratio: float = 1.0, censored: bool = False, **figures: float) -> dict[s
         "passes_per_query": figures.get("passes", 3.8),
         "diversity": {"spread": {"value": figures.get("diversity", 0.3), "unguided": 0.6}},
         "quality": {"log_likelihood": {"value": figures.get("quality", 0.0), "unguided": 0.1}},
+        "queries": [32.0, 64.0, 96.0, 128.0],
+        "curve": [0.0, -ratio, -ratio, -ratio],
     }
 
 
@@ -64,3 +66,11 @@ def test_the_table_of_levels_leaves_out_what_was_not_run() -> None:
     lines = comparisons.levels_by_task(figures, ["fast-direct", "trust-direct"]).splitlines()
     assert lines[2] == "| `task-0` |  | -2.00 (-2.00 to -2.00) |"
     assert lines[3] == "| `task-1` | -1.00 (-1.00 to -1.00) | -3.00 (-3.00 to -3.00) |"
+
+
+def test_leads_count_from_the_other_s_best() -> None:
+    figures = figures_of(cell(2.0), cell(3.0))
+    for row in figures["tasks"].values():
+        row["ddpo"] = {**cell(), "curve": [0.0, -0.5, -1.0, -1.5]}
+    assert "`fast-direct`: <1.0 over `ddpo`" in comparisons.leads(figures, ["fast-direct", "trust-direct", "ddpo"])
+    assert "`trust-direct`: 2.0 over `ddpo`" in comparisons.leads(figures, ["fast-direct", "trust-direct", "ddpo"])
