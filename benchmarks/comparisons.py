@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from results import describe_machine, markdown_table, write_section
 
 from pilotwave.bench.statistics import Curves, median_over, paper_ratio
@@ -269,7 +270,9 @@ def record(name: str, comparison: Comparison, folder: Path) -> None:
     write_section(f"## {comparison.title}", section(name, comparison, folder))
     (HERE / "comparisons").mkdir(exist_ok=True)
     shutil.copyfile(folder / "results.md", HERE / "comparisons" / f"{name}.md")
-    shutil.copyfile(folder / "curves.png", PICTURES / f"bench_{name}.png")
+    # A palette makes the picture a third as large, and a repository keeps every version of it.
+    with Image.open(folder / "curves.png") as curves:
+        curves.convert("RGB").quantize(96).save(PICTURES / f"bench_{name}.png", optimize=True)
 
 
 def main() -> int:

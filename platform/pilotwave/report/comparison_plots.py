@@ -18,7 +18,7 @@ from pilotwave.errors import MissingDependencyError
 Floats = npt.NDArray[np.float64]
 _COLUMNS = 4
 _COLOURS = (
-    *("#1971c2", "#d9480f", "#2f9e44", "#9c36b5", "#e8590c", "#0c8599", "#c2255c", "#5c940d"),
+    *("#1971c2", "#d9480f", "#2f9e44", "#9c36b5", "#f2a900", "#0c8599", "#c2255c", "#5c940d"),
     *("#364fc7", "#a61e4d", "#087f5b", "#862e9c", "#495057", "#b08900"),
 )
 _INK = "#1f2933"
