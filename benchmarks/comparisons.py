@@ -106,7 +106,7 @@ COMPARISONS = {
         "Fast Direct and trust-direct on the molecule suite",
         "molecules",
         (REFERENCE, OURS),
-        3,
+        5,
         96,
         (),
         MOLECULE_TUNING,
