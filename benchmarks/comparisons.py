@@ -91,7 +91,7 @@ COMPARISONS = {
         ANALYTIC_TUNING + " (on tasks without failures)",
     ),
     "images": Comparison(
-        "Fast Direct and trust-direct on the image suite", "images", (REFERENCE, OURS), 3, 512, (), IMAGE_TUNING
+        "Fast Direct and trust-direct on the image suite", "images", (REFERENCE, OURS), 5, 512, (), IMAGE_TUNING
     ),
     "images-policies": Comparison(
         "Algorithms on the image suite, with the baselines of the paper",
