@@ -32,15 +32,6 @@ from pilotwave.execution.workers import GenerationRequest
 from pilotwave.types import Candidate, Observation, Status
 
 HEADING = "## trust-direct with one answer at a time"
-TASKS = (
-    "digits-hidden",
-    "fashion-hidden",
-    "digits-class",
-    "digits-rating",
-    "fashion-jpeg",
-    "digits-brightness",
-    "fashion-class",
-)
 BATCH = 32
 MARKS = (96, 192)
 
@@ -87,17 +78,18 @@ def delay(synchronous: Floats, asynchronous: Floats, mark: int) -> float:
 
 def measure(options: argparse.Namespace) -> list[list[str]]:
     """Runs everything; returns the rows of the table."""
-    suite, rows = load_suite("analytic"), []
-    for name in TASKS:
-        task = suite.find(name)
+    rows = []
+    for task in load_suite("analytic").tasks:
+        if task.noise or task.failures:
+            continue
         reference = measure_unguided(task)
         curves = {"synchronous": [], "asynchronous": []}
         for seed in range(options.seeds):
             curves["synchronous"].append(synchronous_levels(task, reference, seed, options.queries))
             curves["asynchronous"].append(asynchronous_levels(task, reference, seed, options.queries))
-            print(f"{name}, seed {seed}: {curves['asynchronous'][-1][-1]:+.2f}", file=sys.stderr, flush=True)
+            print(f"{task.name}, seed {seed}: {curves['asynchronous'][-1][-1]:+.2f}", file=sys.stderr, flush=True)
         means = {kind: np.array(lines).mean(axis=0) for kind, lines in curves.items()}
-        row = [f"`{name}`"]
+        row = [f"`{task.name}`"]
         for mark in MARKS:
             for lines in curves.values():
                 at_mark = [line[mark // BATCH - 1] for line in lines]

@@ -25,14 +25,12 @@ from PIL import Image
 from results import describe_machine, markdown_table, write_section
 
 from pilotwave.bench.statistics import Curves, median_over, paper_ratio
+from pilotwave.bench.suites import load_suite
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parent / "docs" / "pictures"
 REFERENCE, OURS = "fast-direct", "trust-direct"
-PLAIN = (
-    *("digits-hidden", "fashion-hidden", "digits-class", "digits-rating"),
-    *("fashion-jpeg", "digits-brightness", "fashion-class"),
-)
+PLAIN = tuple(task.name for task in load_suite("analytic").tasks if not task.noise and not task.failures)
 POLICIES = ("dno", "ddpo", "dpok", "d3po")
 OF_FEWER = ("flow-direct", "cma-es")
 Figures = dict[str, Any]
@@ -71,28 +69,21 @@ MOLECULE_TUNING = (
     "task of three"
 )
 ALL_ANALYTIC = (REFERENCE, OURS, *OF_FEWER, "casbo", "dno", "tfg", "lidar", "noise-search", "random")
+
+
+def harder(how: str, title: str) -> Comparison:
+    """The comparison on the analytic tasks with noise or failures."""
+    tasks, methods = tuple(f"{name}+{how}" for name in PLAIN), (REFERENCE, OURS, *OF_FEWER)
+    tuned_with = f"{ANALYTIC_TUNING} (on tasks without {how})"
+    return Comparison(f"Algorithms on the analytic suite, {title}", "analytic", methods, 5, 512, tasks, tuned_with)
+
+
 COMPARISONS = {
     "analytic": Comparison(
         "Algorithms on the analytic suite", "analytic", ALL_ANALYTIC, 5, 512, PLAIN, ANALYTIC_TUNING
     ),
-    "analytic-noise": Comparison(
-        "Algorithms on the analytic suite, answers with noise of one standard deviation",
-        "analytic",
-        (REFERENCE, OURS, *OF_FEWER),
-        5,
-        512,
-        tuple(f"{name}+noise" for name in PLAIN),
-        ANALYTIC_TUNING + " (on tasks without noise)",
-    ),
-    "analytic-failures": Comparison(
-        "Algorithms on the analytic suite, one answer in five failing",
-        "analytic",
-        (REFERENCE, OURS, *OF_FEWER),
-        5,
-        512,
-        tuple(f"{name}+failures" for name in PLAIN),
-        ANALYTIC_TUNING + " (on tasks without failures)",
-    ),
+    "analytic-noise": harder("noise", "answers with noise of one standard deviation"),
+    "analytic-failures": harder("failures", "one answer in five failing"),
     "images": Comparison(
         "Fast Direct and trust-direct on the image suite", "images", (REFERENCE, OURS), 5, 512, (), IMAGE_TUNING
     ),
