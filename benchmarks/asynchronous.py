@@ -106,6 +106,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=256, help="a multiple of 32, above 192")
     parser.add_argument("--record", action="store_true", help="write the section of RESULTS.md")
     options = parser.parse_args()
+    if options.queries % BATCH or options.queries <= max(MARKS):
+        parser.error(f"--queries: expected a multiple of {BATCH} above {max(MARKS)}, got {options.queries}")
     torch.set_num_threads(1)
     head = ["task", *(f"{kind} {mark}" for mark in MARKS for kind in ("synchronous", "asynchronous"))]
     table = markdown_table([*head, *(f"delay at {mark}" for mark in MARKS)], measure(options))
