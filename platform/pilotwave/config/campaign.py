@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
 
@@ -20,9 +21,11 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -35,11 +38,14 @@ from pilotwave.config.components import (
     OracleConfig,
     RuntimeConfig,
     TrackingConfig,
+    path_in_campaign,
 )
 from pilotwave.config.registry import available
 
 DEFAULT_KINDS = {"algorithm": "trust-direct", "runtime": "inline", "tracking": "none"}
 """What is chosen in a section that does not say."""
+DEFAULT_RADIUS = 0.05
+"""How near is near, in root-mean-square latent distance, where a campaign does not say."""
 
 
 class Section(BaseModel):
@@ -105,6 +111,75 @@ class Failures(Section):
     window: int = Field(20, ge=1, le=10_000, description="How many recent evaluations the share is taken over.")
 
 
+class Archive(Section):
+    """A project archive that the campaign writes to, and what it takes from there.
+
+    Attributes:
+        radius: Set exactly if ``reuse`` is ``near``.
+        near: Likewise.
+    """
+
+    path: Path = Field(description="The archive's folder; made if it isn't there. Several campaigns may share it.")
+    contributor: str = Field(
+        "", max_length=200, description="Written beside every answer, so that a person's data can be forgotten."
+    )
+    reuse: Literal["off", "exact", "near"] | None = Field(
+        None,
+        description="Which questions are answered from the archive: none (off), those asked before (exact), or also "
+        "those near them (near). Default: exact if the oracle is deterministic, otherwise off.",
+    )
+    radius: float | None = Field(
+        None,
+        gt=0,
+        description="With reuse: near, how far apart two latents may lie, in root-mean-square distance. "
+        f"Default: {DEFAULT_RADIUS}.",
+    )
+    near: Literal["reuse", "average", "query"] | None = Field(
+        None,
+        description="With reuse: near, what is done: reuse the nearest answer (the default), average those within "
+        "the radius, or ask all the same and only count what it would have saved (query).",
+    )
+    latents: Literal["float16", "float32"] = Field(
+        "float16", description="How latents and noise are kept, if the archive is made now."
+    )
+    warm_start: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="How many earlier answers to the same question on the same backbone the algorithm is told "
+        "before it begins; 0 for none.",
+    )
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _absolute(cls, path: Any, info: ValidationInfo) -> Any:
+        if path == "":
+            raise ValueError("expected the path of a folder, e.g. runs/archive, got nothing")
+        return path_in_campaign(path, info) if isinstance(path, str | Path) else path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _near_is_whole(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping):
+            return fields
+        fields = dict(fields)
+        if fields.get("reuse") is False:  # YAML reads a bare off as false
+            fields["reuse"] = "off"
+        given = [key for key in ("radius", "near") if fields.get(key) is not None]
+        if fields.get("reuse") == "near":
+            defaults = {"radius": DEFAULT_RADIUS, "near": "reuse"}
+            fields.update({key: value for key, value in defaults.items() if key not in given})
+        elif given:
+            raise ValueError(f"{given[0]} is for near answers only; add reuse: near, or remove {given[0]}")
+        return fields
+
+    def identity(self) -> dict[str, Any] | None:
+        """Returns what decides which questions are asked; None if nothing does, and the archive is only written."""
+        if self.reuse == "off" and not self.warm_start:
+            return None
+        return self.model_dump(mode="json", include={"reuse", "radius", "near", "warm_start"})
+
+
 class CampaignConfig(Section):
     """One campaign: steer this backbone with this oracle, within this budget."""
 
@@ -127,6 +202,7 @@ class CampaignConfig(Section):
     failures: Failures = Field(default_factory=lambda: Failures(), description="When to stop.")
     runtime: SerializeAsAny[RuntimeConfig] = Field(description="Where and how it runs.")
     tracking: SerializeAsAny[TrackingConfig] = Field(description="Where it is written down for people.")
+    archive: Archive | None = Field(None, description="A memory that outlives the campaign; none by default.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of all randomness.")
 
     @model_validator(mode="after")
@@ -149,11 +225,13 @@ class CampaignConfig(Section):
 
     def identity(self) -> str:
         """Returns a digest of all that decides which questions are asked; where it runs does not."""
-        fields = self.model_dump(mode="json", exclude={"runtime", "tracking", "budget", "failures"})
+        fields = self.model_dump(mode="json", exclude={"runtime", "tracking", "budget", "failures", "archive"})
         for policy in OracleConfig.model_fields.keys() - {"kind"}:
             fields["oracle"].pop(policy)  # how patiently it is asked changes no answer
         fields["batch_size"] = self.budget.batch_size
         fields["mode"] = self.runtime.mode
+        if self.archive is not None and (remembered := self.archive.identity()) is not None:
+            fields["archive"] = remembered
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -199,6 +277,7 @@ def _objects_pass(base: type[ComponentConfig]) -> Callable[[Any, ValidatorFuncti
 
 __all__ = [
     "DEFAULT_KINDS",
+    "Archive",
     "Budget",
     "CampaignConfig",
     "Failures",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -197,6 +197,8 @@ def _near_key(location: KeyPath) -> str:
     if len(location) > 1:
         annotation = model.model_fields.get(str(location[0]))
         model = annotation.annotation if annotation is not None else None
+        if type(None) in get_args(model):  # a section that may be absent
+            model = get_args(model)[0]
     known: dict[str, object] = {}
     if isinstance(model, type) and hasattr(model, "model_fields"):
         known = dict(model.model_fields)
