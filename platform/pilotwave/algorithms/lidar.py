@@ -50,7 +50,7 @@ from pilotwave.algorithms.guided_sampling import GuidedAlgorithm, Shift
 from pilotwave.algorithms.scored_archive import ScoredArchive
 from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
 from pilotwave.protocols import Backbone, StepState
-from pilotwave.types import Draw, Proposal
+from pilotwave.types import Draw, Observation, Proposal
 
 References = Literal["unguided", "all"]
 
@@ -111,6 +111,10 @@ class Lidar(GuidedAlgorithm):
         if self._first_guided is None and count >= 1 and len(self._answers) >= self.lookahead_samples:
             self._first_guided = self._rounds
         return super().ask(count)
+
+    def tell(self, observations: Sequence[Observation]) -> None:
+        own = [item for item in observations if self.references == "all" or item.candidate.proposal >= 0]
+        super().tell(own)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "first_guided": self._first_guided}

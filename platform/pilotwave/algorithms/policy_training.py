@@ -194,7 +194,9 @@ class PolicyGradient(abc.ABC):
         return Proposal(self._rounds - 1, count, PolicyPlan(self.config.rank, adapter))
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        self._waiting.add([item for item in observations if item.candidate.query_id not in self._trained])
+        # Those of other campaigns (negative proposals) are left out: their noise was not drawn by a policy of ours.
+        own = [item for item in observations if item.candidate.proposal >= 0]
+        self._waiting.add([item for item in own if item.candidate.query_id not in self._trained])
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -125,8 +125,8 @@ class Archive(Section):
     )
     reuse: Literal["off", "exact", "near"] | None = Field(
         None,
-        description="Which questions are answered from the archive: none (off), those asked before (exact), or also "
-        "those near them (near). Default: exact if the oracle is deterministic, otherwise off.",
+        description="Which questions are answered from the archive: none (off), those asked before (exact), or "
+        "also those near them (near). Default: exact if the oracle is deterministic, otherwise off.",
     )
     radius: float | None = Field(
         None,

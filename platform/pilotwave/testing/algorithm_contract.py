@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -77,16 +78,36 @@ def observed(
     return observations
 
 
+def earlier_answers(backbone: Backbone, count: int = 12, score: Score = distance_to_corner) -> list[Observation]:
+    """Returns answers of an earlier campaign, as a warm start tells them: ids of their own, proposal -1."""
+    draws = [Draw.of(99, 0, slot) for slot in range(count)]
+    noise, conditions = backbone.draw_noise(draws), backbone.draw_conditions(draws)
+    latents = backbone.sample(noise, conditions)
+    noise = noise.half().float()  # an archive may keep them so
+    losses = score(latents).tolist()
+    return [
+        Observation(
+            Candidate(f"w{i + 1:04d}", draws[i].seed, -1, noise[:, i].clone(), latents[i], conditions[i], None),
+            Status.OK,
+            losses[i],
+        )
+        for i in range(count)
+    ]
+
+
 class AlgorithmContract:
     """Tests of :class:`pilotwave.protocols.Algorithm`.
 
     Attributes:
         order_invariant: Whether answers told in another order lead to the same samples, to ``tolerance``.
         tolerance: Of that comparison.
+        learns_from_earlier_answers: Whether it takes answers of other campaigns for its own. If not, it must go on
+            as if it had not been told of them.
     """
 
     order_invariant = True
     tolerance = 1e-3
+    learns_from_earlier_answers = True
 
     def make_algorithm(self, setting: AlgorithmSetting) -> Algorithm:
         """Returns the algorithm under test with an empty memory."""
@@ -245,6 +266,36 @@ class AlgorithmContract:
             assert len(observations) == 1
             algorithm.tell(observations)
 
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_a_warm_start_is_learnt_from_or_left_alone(self, conditional: bool) -> None:
+        backbone = self.make_backbone(conditional)
+        warm, cold = (self.make_algorithm(setting_of(backbone)) for _ in range(2))
+        earlier = earlier_answers(backbone)
+        warm.tell(earlier)
+        warm.tell(earlier[:5])
+        if self.learns_from_earlier_answers:
+            assert not _same(warm.state_dict(), cold.state_dict())
+        else:
+            self.assert_same_future(warm, cold, backbone)
+        for _ in range(3):
+            proposal = warm.ask(5)
+            batch = generated(backbone, proposal)[1]
+            assert batch.noise_sequence.isfinite().all()
+            assert batch.latents.isfinite().all()
+            warm.tell(observed(backbone, proposal, distance_to_corner))
+
+    def test_a_warm_start_survives_a_checkpoint(self) -> None:
+        backbone = self.make_backbone()
+        original, restored = (self.make_algorithm(setting_of(backbone)) for _ in range(2))
+        original.tell(earlier_answers(backbone))
+        state = original.state_dict()
+        rest = {key: value for key, value in state.items() if not isinstance(value, Tensor)}
+        tensors = {key: value.clone() for key, value in state.items() if isinstance(value, Tensor)}
+        restored.load_state_dict({**json.loads(json.dumps(rest)), **tensors})
+        for algorithm in (original, restored):
+            algorithm.tell(observed(backbone, algorithm.ask(5), distance_to_corner))
+        self.assert_same_future(original, restored, backbone)
+
     def test_the_same_latent_many_times(self) -> None:
         backbone = self.make_backbone()
         algorithm = self.make_algorithm(setting_of(backbone))
@@ -258,9 +309,17 @@ class AlgorithmContract:
         assert generated(backbone, algorithm.ask(3))[1].latents.isfinite().all()
 
 
+def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    if left.keys() != right.keys():
+        return False
+    pairs = [(value, right[key]) for key, value in left.items()]
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
+
+
 __all__ = [
     "AlgorithmContract",
     "distance_to_corner",
+    "earlier_answers",
     "generated",
     "observed",
     "setting_of",

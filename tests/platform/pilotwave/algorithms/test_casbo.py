@@ -34,21 +34,29 @@ def casbo(setting, **options):
 
 
 class TestFull(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return casbo(setting)
 
 
 class TestDiagonal(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return casbo(setting, covariance="diagonal", step_sizes="dimension")
 
 
 class TestCompletion(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return casbo(setting, cumulative="completion", gamma=0.5)
 
 
 class TestValueModel(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return casbo(setting, cumulative="value-model", covariance="diagonal")
 

@@ -25,6 +25,8 @@ def cma_es(setting, **options):
 
 
 class TestCmaEs(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return cma_es(setting)
 

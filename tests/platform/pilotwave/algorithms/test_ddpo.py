@@ -22,6 +22,8 @@ def ddpo(setting, **options):
 
 
 class TestDDPO(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_backbone(self, conditional=False):
         return small_image_backbone(classes=2 if conditional else 1)
 

@@ -33,6 +33,8 @@ def dno(setting, **options):
 
 
 class TestDno(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     tolerance = 0.0
 
     def make_algorithm(self, setting):
@@ -40,6 +42,8 @@ class TestDno(AlgorithmContract):
 
 
 class TestWithThreadsAndNoShell(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     tolerance = 0.0
 
     def make_algorithm(self, setting):
@@ -47,6 +51,8 @@ class TestWithThreadsAndNoShell(AlgorithmContract):
 
 
 class TestWithoutRegularisation(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     tolerance = 0.0
 
     def make_algorithm(self, setting):

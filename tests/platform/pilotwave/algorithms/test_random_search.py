@@ -7,6 +7,8 @@ from pilotwave.testing.algorithm_contract import AlgorithmContract, generated, s
 
 
 class TestRandomSearch(AlgorithmContract):
+    learns_from_earlier_answers = False
+
     def make_algorithm(self, setting):
         return RandomSearchConfig(kind="random").build(setting)
 
