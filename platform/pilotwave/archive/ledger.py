@@ -73,15 +73,20 @@ class EventKind(StrEnum):
     GENERATED = "generated"
     """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``."""
     RESERVED = "reserved"
-    """An oracle is about to be asked: ``{"query_id", "attempt"}``."""
+    """An oracle is about to be asked: ``{"query_id", "attempt"}``, and ``"near": {"distance", "cost"}`` where a
+    project archive holds an answer nearby."""
     ATTEMPTED = "attempted"
     """An attempt failed and will be repeated: an evaluation."""
     SETTLED = "settled"
-    """A query ended for good: an evaluation."""
+    """A query ended for good: an evaluation; with ``"saved_cost"`` if it was answered from a project archive."""
+    REMEMBERED = "remembered"
+    """An earlier campaign's answer was taken over for a warm start: an evaluation under a name such as w0001."""
     TOLD = "told"
     """The algorithm was told, in this order: ``{"query_ids"}``."""
     STOPPED = "stopped"
     """A driver laid the campaign down: ``{"reason", "busy": {...}}``."""
+    FORGOTTEN = "forgotten"
+    """Records were taken out: ``{"receipt", "queries"}``, the latter how many of them were paid for."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +140,7 @@ class Ledger:
             unfinished.unlink(missing_ok=True)
             connection = _connect(unfinished, read_only=False)
             with connection:
-                connection.executescript(_SCHEMA)
-                for table in ("candidates", "events"):
-                    for verb in ("UPDATE", "DELETE"):
-                        connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
+                make_tables(connection)
                 rows = {**meta, "format": str(FORMAT)}
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
             cls(connection, unfinished).close()
@@ -203,6 +205,13 @@ class Ledger:
             self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
             return self._insert_event(EventKind.GENERATED, record)
 
+    def remember(self, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]) -> list[Event]:
+        """Writes answers of earlier campaigns with their candidates, all or nothing."""
+        rows = [_candidate_row(candidate) for candidate in candidates]
+        with _storage_errors(self.path), self._connection:
+            self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
+            return [self._insert_event(EventKind.REMEMBERED, evaluation_to_json(item)) for item in evaluations]
+
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yields the events with a sequence number above ``after``, in order."""
         query = "SELECT sequence, time, kind, record FROM events WHERE sequence > ? ORDER BY sequence"
@@ -238,6 +247,12 @@ class Ledger:
         with _storage_errors(self.path):
             return {row[0] for row in self._connection.execute(query)}
 
+    def identities(self) -> list[tuple[str, str | None, str | None]]:
+        """Returns of each candidate, in the order made: its id, its sample's identity, and why it is infeasible."""
+        with _storage_errors(self.path):
+            rows = self._connection.execute("SELECT query_id, identity, infeasible FROM candidates ORDER BY rowid")
+            return [(query_id, identity, infeasible) for query_id, identity, infeasible in rows]
+
     def _insert_event(self, kind: EventKind, record: Mapping[str, Any]) -> Event:
         now = time.time()
         text = json.dumps(record, allow_nan=False, sort_keys=True)
@@ -245,6 +260,14 @@ class Ledger:
             "INSERT INTO events (time, kind, record) VALUES (?, ?, ?)", (now, kind.value, text)
         )
         return Event(int(cursor.lastrowid or 0), now, kind, record)
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Makes the empty tables of a ledger, and the triggers that keep them append-only."""
+    connection.executescript(_SCHEMA)
+    for table in ("candidates", "events"):
+        for verb in ("UPDATE", "DELETE"):
+            connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
@@ -317,4 +340,4 @@ def _from_bytes(blob: bytes, dtype: type[np.generic]) -> Tensor:
     return torch.from_numpy(np.frombuffer(blob, dtype=dtype).copy())
 
 
-__all__ = ["FORMAT", "Event", "EventKind", "Ledger"]
+__all__ = ["FORMAT", "Event", "EventKind", "Ledger", "make_tables"]

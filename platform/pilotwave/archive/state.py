@@ -44,8 +44,14 @@ class CampaignState:
         proposals: By number.
         reserved: The last attempt at each query for which an oracle was (about to be) asked.
         settled: The final evaluation of each query.
-        told: Query ids the algorithm knows, in order.
+        remembered: Answers of earlier campaigns that a warm start took over, by the names they have here.
+        told: Query ids the algorithm knows, in order; those of a warm start first.
         attempted: How many attempts failed and were repeated.
+        reused_in_a_row: How many queries ended with an answer of a project archive since one was last paid for.
+        saved_cost: What the answers taken from there had cost.
+        near: For how many queries that were paid for an answer nearby was known there.
+        near_cost: What those answers had cost.
+        forgotten: How many queries were paid for and their records taken out.
         sequence: Of the last event.
         started: Time of the first event, or None.
         stopped: Why the last driver laid it down, or None while one runs (or was killed).
@@ -55,8 +61,14 @@ class CampaignState:
     proposals: dict[int, ProposalState] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
     settled: dict[str, Evaluation] = field(default_factory=dict)
+    remembered: dict[str, Evaluation] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     attempted: int = 0
+    reused_in_a_row: int = 0
+    saved_cost: float = 0.0
+    near: int = 0
+    near_cost: float = 0.0
+    forgotten: int = 0
     sequence: int = 0
     started: float | None = None
     stopped: str | None = None
@@ -73,7 +85,8 @@ class CampaignState:
 
     def apply(self, event: Event) -> None:
         """Takes one more event into account."""
-        self._clock(event)
+        if event.kind is not EventKind.FORGOTTEN:  # no driver was at work then
+            self._clock(event)
         record = event.record
         match event.kind:
             case EventKind.STARTED:
@@ -89,21 +102,38 @@ class CampaignState:
                 proposal.seconds = record["seconds"]
             case EventKind.RESERVED:
                 self.reserved[record["query_id"]] = record["attempt"]
+                self.reused_in_a_row = 0
+                if "near" in record:
+                    self.near += 1
+                    self.near_cost += record["near"]["cost"]
             case EventKind.ATTEMPTED:
                 self.attempted += 1
             case EventKind.SETTLED:
                 evaluation = event.evaluation()
                 self.settled[evaluation.query_id] = evaluation
+                if evaluation.reused_from is not None:
+                    self.reused_in_a_row += 1
+                    self.saved_cost += record.get("saved_cost", 0.0)
+            case EventKind.REMEMBERED:
+                evaluation = event.evaluation()
+                self.remembered[evaluation.query_id] = evaluation
             case EventKind.TOLD:
                 self.told.extend(record["query_ids"])
             case EventKind.STOPPED:
                 self.stopped = record["reason"]
+            case EventKind.FORGOTTEN:
+                self.forgotten += record["queries"]
         self.sequence = event.sequence
 
     @property
     def spent(self) -> int:
-        """Queries for which an oracle was asked; answers taken from memory are free."""
-        return len(self.reserved)
+        """Queries for which an oracle was asked, forgotten ones too; answers taken from memory are free."""
+        return len(self.reserved) + self.forgotten
+
+    @property
+    def reused(self) -> int:
+        """Queries that ended with an answer of a project archive, at no cost."""
+        return sum(evaluation.reused_from is not None for evaluation in self.settled.values())
 
     @property
     def answered(self) -> int:

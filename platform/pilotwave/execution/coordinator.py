@@ -18,6 +18,7 @@ from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.components import AlgorithmSetting
 from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.accounting import Accounting
+from pilotwave.execution.archiving import Archiving
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Phase
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.publishing import Publisher
@@ -63,6 +64,9 @@ class Coordinator:
         self._memory = CampaignMemory(self._run, job.config.objective)
         self._accounting = Accounting(job.launched, workers.evaluators)
         self._publisher = Publisher(job, self._memory, self._accounting, observe)
+        self._archiving = (
+            None if self._config.archive is None else Archiving(self._config, self._run, self._publisher.note)
+        )
         self._algorithm: Algorithm
         self._facts: WorkerFacts
         self._generating: dict[int, Proposal] = {}
@@ -88,6 +92,7 @@ class Coordinator:
             self._workers.close()
             self._phase("saving")
             self._publisher.save_results()
+            self._lay_down_archive()
             return self._outcome(finished)
         except BreakerError:
             reason = "breaker"
@@ -99,6 +104,8 @@ class Coordinator:
     def _start(self) -> None:
         self._phase("starting")
         self._publisher.open_tracker()
+        if self._archiving is not None:
+            self._archiving.open()
         if not wait_until_quiet(self._run.receipts, QUIET_SECONDS):
             raise RunDirectoryError(
                 f"oracle processes of an earlier driver are still at work on {self._run.path} after "
@@ -129,7 +136,7 @@ class Coordinator:
         self._memory.append(
             EventKind.STARTED,
             {
-                "facts": {**known, "unit": facts.unit},
+                "facts": {**known, "unit": facts.unit, "deterministic": facts.deterministic},
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "resumed": state.started is not None,
@@ -138,14 +145,36 @@ class Coordinator:
         )
         self._memory.adopt_receipts()
         self._ready = deque(query_id for query_id in self._ready if query_id not in state.settled)
+        self._begin_archiving()
         self._publisher.opened(facts.unit)
         for proposal in self._memory.unfinished:
             self._hand_over(proposal)
+
+    def _begin_archiving(self) -> None:
+        if self._archiving is None:
+            return
+        self._archiving.begin(self._facts)
+        state = self._memory.state
+        if not state.proposals and not state.remembered:
+            self._memory.remember(self._archiving.earlier_answers())
+        self._memory.tell_remembered(self._algorithm)
+
+    def _lay_down_archive(self) -> None:
+        if self._archiving is None:
+            return
+        self._publisher.warn(self._archiving.close())
+        if self._is_stalled() and self._budget_left():
+            self._publisher.warn(
+                f"{self._memory.state.reused_in_a_row} questions in a row were answered from the archive, so "
+                f"{self._budget_left()} queries were not spent; for new ones choose another seed, or raise "
+                "budget.queries and resume"
+            )
 
     def _loop(self) -> bool:
         self._phase("running")
         deadline: float | None = None
         while True:
+            reused = 0
             if self._interrupt.is_set():
                 deadline = deadline or time.monotonic() + GRACE_SECONDS
                 if not self._in_flight or time.monotonic() > deadline:
@@ -156,14 +185,18 @@ class Coordinator:
                 if self._is_finished():
                     return True
                 self._propose()
-                self._dispatch()
-            for event in self._workers.wait(0.1):
+                reused = self._dispatch()
+            for event in self._workers.wait(0.0 if reused else 0.1):
                 self._handle(event)
             self._publisher.progress(len(self._in_flight), bool(self._generating))
 
     def _is_finished(self) -> bool:
         idle = not (self._generating or self._ready or self._in_flight)
-        return idle and not self._budget_left()
+        return idle and (not self._budget_left() or self._is_stalled())
+
+    def _is_stalled(self) -> bool:
+        """Says whether nothing new comes any more: a whole budget in a row was answered from the archive."""
+        return self._memory.state.reused_in_a_row >= self._config.budget.queries
 
     def _budget_left(self) -> int:
         """Queries that are neither asked nor promised to a candidate or a proposal on its way."""
@@ -173,7 +206,7 @@ class Coordinator:
         return max(0, self._config.budget.queries - state.spent - promised - on_the_way)
 
     def _propose(self) -> None:
-        if self._generating or not self._budget_left():
+        if self._generating or not self._budget_left() or self._is_stalled():
             return
         if self._config.runtime.mode == "synchronous":
             if self._ready or self._in_flight:
@@ -195,15 +228,25 @@ class Coordinator:
             GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
         )
 
-    def _dispatch(self) -> None:
+    def _dispatch(self) -> int:
+        """Asks as many questions as there are idle evaluators; returns how many were answered from the archive."""
+        reused = 0
         while self._ready and len(self._in_flight) < self._workers.evaluators:
             query_id = self._ready.popleft()
-            sample = self._memory.candidates[query_id].sample
-            assert sample is not None, "only feasible candidates are ready"
+            candidate, near = self._memory.candidates[query_id], None
+            assert candidate.sample is not None, "only feasible candidates are ready"
+            if self._archiving is not None and query_id not in self._memory.state.reserved:
+                recalled = self._archiving.recall(candidate)
+                if recalled.evaluation is not None:
+                    self._memory.settle(recalled.evaluation, recalled.saved_cost)
+                    reused += 1
+                    continue
+                near = recalled.near
             attempt = self._attempt.setdefault(query_id, 1)
-            self._memory.reserve(query_id, attempt)
+            self._memory.reserve(query_id, attempt, near)
             self._in_flight.add(query_id)
-            self._workers.evaluate(EvaluationRequest(query_id, sample, attempt))
+            self._workers.evaluate(EvaluationRequest(query_id, candidate.sample, attempt))
+        return reused
 
     def _handle(self, event: WorkerEvent) -> None:
         match event:
@@ -277,6 +320,8 @@ class Coordinator:
                 self._open.remove(number)
                 self._publisher.batch(number)
                 self._memory.checkpoint(self._algorithm)
+                if self._archiving is not None:
+                    self._archiving.wake()
 
     def _phase(self, phase: Phase) -> None:
         self._publisher.phase(phase)
@@ -307,6 +352,8 @@ class Coordinator:
         except PilotwaveError as error:
             self._publisher.note(str(error))
         finally:
+            if self._archiving is not None:
+                self._archiving.close()
             self._publisher.close(reason)
             self._memory.close()
 

@@ -43,6 +43,8 @@ class Progress:
         answered: With a value.
         failed: Paid for, without a value.
         infeasible: Made, never asked about.
+        reused: Answered from a project archive, at no cost.
+        saved_cost: What those answers had cost.
         best: The best value so far, in the oracle's unit.
         best_label: What it belongs to, e.g. a SMILES.
         batch_mean: Mean value of the last complete batch.
@@ -60,6 +62,8 @@ class Progress:
     answered: int = 0
     failed: int = 0
     infeasible: int = 0
+    reused: int = 0
+    saved_cost: float = 0.0
     best: float | None = None
     best_label: str = ""
     batch_mean: float | None = None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
+from pilotwave.archive.records import evaluation_to_json
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.archive.state import CampaignState, ProposalState
 from pilotwave.config.campaign import Objective
@@ -91,13 +92,20 @@ class CampaignMemory:
         """Writes an event down."""
         self.state.apply(self._ledger.append(kind, record))
 
-    def reserve(self, query_id: str, attempt: int) -> None:
-        """Writes down that an oracle is about to be asked."""
-        self.append(EventKind.RESERVED, {"query_id": query_id, "attempt": attempt})
+    def reserve(self, query_id: str, attempt: int, near: Mapping[str, float] | None = None) -> None:
+        """Writes down that an oracle is about to be asked, and that an answer nearby is known if one is."""
+        record = {"query_id": query_id, "attempt": attempt}
+        self.append(EventKind.RESERVED, record if near is None else {**record, "near": dict(near)})
 
-    def settle(self, evaluation: Evaluation) -> None:
-        """Writes the end of a query down, then lets go of its receipt."""
-        self.state.apply(self._ledger.settle(EventKind.SETTLED, evaluation))
+    def settle(self, evaluation: Evaluation, saved_cost: float | None = None) -> None:
+        """Writes the end of a query down, then lets go of its receipt.
+
+        Args:
+            evaluation: How it ended.
+            saved_cost: What the answer had cost that was taken from a project archive, if it was.
+        """
+        record = evaluation_to_json(evaluation)
+        self.append(EventKind.SETTLED, record if saved_cost is None else {**record, "saved_cost": saved_cost})
         self._untold.append(evaluation.query_id)
         self._recent.append(evaluation.query_id)
         discard_receipt(self._run.receipts, evaluation)
@@ -117,10 +125,18 @@ class CampaignMemory:
             "seconds": result.finished - result.started,
         }
         self.state.apply(self._ledger.add_candidates(result.candidates, record))
-        for candidate in result.candidates:
-            if candidate.infeasible is None and candidate.sample is not None:
-                self.identities.add(candidate.sample.identity())
-                self.candidates[candidate.query_id] = candidate
+        self._take_up(result.candidates)
+
+    def remember(self, answers: Sequence[tuple[Candidate, Evaluation]]) -> None:
+        """Writes answers of earlier campaigns down; they are told by :meth:`tell_remembered`."""
+        candidates, evaluations = [item for item, _ in answers], [item for _, item in answers]
+        for event in self._ledger.remember(candidates, evaluations):
+            self.state.apply(event)
+        self._take_up(candidates)
+
+    def tell_remembered(self, algorithm: Algorithm) -> None:
+        """Tells the answers of earlier campaigns, unless the algorithm knows them."""
+        self.tell(algorithm, list(self.state.remembered))
 
     def tell(self, algorithm: Algorithm, query_ids: Sequence[str]) -> None:
         """Tells the algorithm how these candidates fared, and writes down that it knows."""
@@ -176,8 +192,15 @@ class CampaignMemory:
             for query_id in item.query_ids
             if query_id not in self._told
         ]
+        open_ids += [query_id for query_id in self.state.remembered if query_id not in self._told]
         self.candidates = {candidate.query_id: candidate for candidate in self._ledger.candidates(open_ids)}
         self._untold = [query_id for query_id in self.state.settled if query_id not in self._told]
+
+    def _take_up(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate.infeasible is None and candidate.sample is not None:
+                self.identities.add(candidate.sample.identity())
+                self.candidates[candidate.query_id] = candidate
 
     def _replay(self, event: Event, algorithm: Algorithm, asked: dict[int, Proposal]) -> None:
         if event.kind is EventKind.ASKED:
@@ -214,7 +237,7 @@ class CampaignMemory:
 
     def _observation(self, query_id: str) -> Observation:
         candidate = self.candidates[query_id]
-        evaluation = self.state.settled[query_id]
+        evaluation = self.state.settled.get(query_id) or self.state.remembered[query_id]
         loss = None if evaluation.value is None else self._objective.loss(evaluation.value)
         return Observation(candidate, evaluation.status, loss)
 

@@ -48,7 +48,7 @@ class Publisher:
             self._tracker = config.tracking.build(self._job.run_dir)
             self._tracker.start(config.name, config.model_dump(mode="json"), {"run_dir": str(self._job.run_dir)})
         except Exception as error:  # tracking fails open, whatever a plug-in raises
-            self._warn(f"tracking {config.tracking.kind!r} is off: {error}")
+            self.warn(f"tracking {config.tracking.kind!r} is off: {error}")
             self._tracker = None
 
     def opened(self, unit: str) -> None:
@@ -90,6 +90,8 @@ class Publisher:
             "generation_seconds": proposal.seconds,
             "sampler_passes": float(proposal.passes),
         }
+        if self._job.config.archive is not None:
+            metrics |= {"reused": float(state.reused), "saved_cost": state.saved_cost}
         if found:
             metrics["batch_mean"] = statistics.fmean(found)
             metrics["batch_best"] = min(found, key=self._job.config.objective.loss)
@@ -116,6 +118,8 @@ class Publisher:
                 answered=state.answered,
                 failed=state.failed,
                 infeasible=state.infeasible,
+                reused=state.reused,
+                saved_cost=state.saved_cost,
                 best=self._best[0] if self._best else None,
                 best_label=self._best[1] if self._best else "",
                 batch_mean=self._batch_mean,
@@ -135,7 +139,7 @@ class Publisher:
         try:
             files = write_results(self._job.run_dir)
         except PilotwaveError as error:
-            self._warn(f"the result files could not be written: {error}")
+            self.warn(f"the result files could not be written: {error}")
             return
         if self._tracker is not None:
             for path in files.paths():
@@ -153,11 +157,13 @@ class Publisher:
         try:
             self._tracker.finish(status)
         except Exception as error:
-            self._warn(f"the tracked run could not be closed: {error}")
+            self.warn(f"the tracked run could not be closed: {error}")
 
-    def _warn(self, line: str) -> None:
-        self.warnings.append(line)
-        self._note = line
+    def warn(self, line: str) -> None:
+        """Keeps a line for the end; an empty one is none."""
+        if line:
+            self.warnings.append(line)
+            self._note = line
 
     def _consider(self, query_id: str) -> None:
         value = self._memory.state.settled[query_id].value
