@@ -13,13 +13,15 @@ from pilotwave.archive.project.keys import EvaluationKey, canonical_form
 from pilotwave.archive.project.record import AnswerRecord
 
 if TYPE_CHECKING:
-    from pilotwave.archive.project.archive import Damage, ProjectArchive, RemovalReceipt
+    from pilotwave.archive.project.archive import ProjectArchive
+    from pilotwave.archive.project.damage import Damage
     from pilotwave.archive.project.from_run import parameters_digest, records_of_run, run_id_of
+    from pilotwave.archive.project.promises import RemovalReceipt
 
 _LAZY = {
-    "Damage": "archive",
+    "Damage": "damage",
     "ProjectArchive": "archive",
-    "RemovalReceipt": "archive",
+    "RemovalReceipt": "promises",
     "parameters_digest": "from_run",
     "records_of_run": "from_run",
     "run_id_of": "from_run",

@@ -3,7 +3,7 @@
 ::
 
     header   128 bytes: magic, rows, segment, offset in the file, lengths, SHA-256 of index and body, of itself
-    index    the 64-bit digests of record ids (rows times uint64), then those of the questions
+    index    the short digests of record ids (rows times uint64), then those of the questions
     body     one Arrow IPC record batch
 
 The header names its segment and place, so a frame that was moved or doubled is noticed, and after damage the
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ HEADER = _FIELDS.size + 16
 """Bytes of a header; the last 16 are the beginning of the SHA-256 of the others."""
 
 Digests = npt.NDArray[np.uint64]
+
+Source = Callable[[int, int], bytes]
+"""Returns the bytes of a file from a place to another; fewer if it ends before."""
 
 
 @dataclass(frozen=True)
@@ -88,47 +92,54 @@ def encode_frame(segment: int, offset: int, ids: Digests, keys: Digests, body: b
     return b"".join([head, hashlib.sha256(head).digest()[:16], index, body])
 
 
-def scan(data: memoryview, segment: int, start: int = 0) -> Scan:
+def frame_of(data: bytes, segment: int, offset: int) -> Frame:
+    """Returns where a frame lies that :func:`encode_frame` has just made."""
+    frame = _header(data[:HEADER], segment, offset)
+    assert frame is not None
+    return frame
+
+
+def scan(source: Source, segment: int, start: int, size: int) -> Scan:
     """Finds the frames of a segment by their headers.
 
     Args:
-        data: The whole file.
+        source: Reads the file.
         segment: The segment's number.
         start: Where to begin: 0 or the end of a frame.
+        size: Where to end: how long the file is.
     """
     frames: list[Frame] = []
     damage: list[tuple[int, str]] = []
-    place, size = start, len(data)
+    place = start
     while place < size:
-        frame = _header(data, segment, place)
+        frame = _header(source(place, min(place + HEADER, size)), segment, place)
         if frame is not None and frame.end <= size:
             frames.append(frame)
             place = frame.end
             continue
-        if frame is not None or size - place < HEADER or not any(data[place:size]):
+        if frame is not None or size - place < HEADER or not any(source(place, size)):
             return Scan(frames, place, size - place, damage)  # cut short while it was written
         damage.append((place, "the header of a frame is damaged"))
-        place = _next_header(data, segment, place + 1)
+        place = _next_header(source(place + 1, size), segment, place + 1)
     return Scan(frames, size, 0, damage)
 
 
-def read_index(data: memoryview, frame: Frame) -> tuple[Digests, Digests] | None:
+def read_index(source: Source, frame: Frame) -> tuple[Digests, Digests] | None:
     """Returns the digests of ids and questions, or None if they are damaged."""
-    index = data[frame.index_start : frame.body_start]
+    index = source(frame.index_start, frame.body_start)
     if hashlib.sha256(index).digest() != frame.index_sha or len(index) != 16 * frame.rows:
         return None
     digests = np.frombuffer(index, "<u8")
     return digests[: frame.rows], digests[frame.rows :]
 
 
-def read_body(data: memoryview, frame: Frame) -> bytes | None:
+def read_body(source: Source, frame: Frame) -> bytes | None:
     """Returns the bytes of the record batch, or None if they are damaged."""
-    body = bytes(data[frame.body_start : frame.end])
+    body = source(frame.body_start, frame.end)
     return body if hashlib.sha256(body).digest() == frame.body_sha else None
 
 
-def _header(data: memoryview, segment: int, place: int) -> Frame | None:
-    head = bytes(data[place : place + HEADER])
+def _header(head: bytes, segment: int, place: int) -> Frame | None:
     if len(head) < HEADER or hashlib.sha256(head[:-16]).digest()[:16] != head[-16:]:
         return None
     magic, rows, _, number, offset, index_bytes, body_bytes, index_sha, body_sha = _FIELDS.unpack(head[:-16])
@@ -137,15 +148,32 @@ def _header(data: memoryview, segment: int, place: int) -> Frame | None:
     return Frame(place, rows, index_bytes, body_bytes, index_sha, body_sha)
 
 
-def _next_header(data: memoryview, segment: int, place: int) -> int:
-    """Returns where the next readable header stands, or the end of the file."""
-    raw = bytes(data[place:])
-    found = raw.find(MAGIC)
+def _next_header(rest: bytes, segment: int, place: int) -> int:
+    """Returns where the next readable header stands, or the end of the file.
+
+    Args:
+        rest: The file from ``place`` on.
+        segment: The segment's number.
+        place: Where ``rest`` begins.
+    """
+    found = rest.find(MAGIC)
     while found >= 0:
-        if _header(data, segment, place + found) is not None:
+        if _header(rest[found : found + HEADER], segment, place + found) is not None:
             return place + found
-        found = raw.find(MAGIC, found + 1)
-    return len(data)
+        found = rest.find(MAGIC, found + 1)
+    return place + len(rest)
 
 
-__all__ = ["HEADER", "MAGIC", "Digests", "Frame", "Scan", "encode_frame", "read_body", "read_index", "scan"]
+__all__ = [
+    "HEADER",
+    "MAGIC",
+    "Digests",
+    "Frame",
+    "Scan",
+    "Source",
+    "encode_frame",
+    "frame_of",
+    "read_body",
+    "read_index",
+    "scan",
+]

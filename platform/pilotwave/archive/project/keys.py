@@ -49,9 +49,9 @@ class EvaluationKey:
         return cls(oracle, oracle_version, oracle_parameters, fidelity, canonical_form(sample, geometry=geometry))
 
     def digest(self) -> int:
-        """Returns 64 bits of the question without its fidelity, by which an archive finds the answers."""
+        """Returns 63 bits of the question without its fidelity, by which an archive finds the answers."""
         words = [self.oracle, self.oracle_version, self.oracle_parameters, self.canonical]
-        return digest64(json.dumps(words, separators=(",", ":")))
+        return short_digest(json.dumps(words, separators=(",", ":")))
 
 
 def canonical_form(sample: Sample, *, geometry: bool = True) -> str:
@@ -75,10 +75,10 @@ def canonical_form(sample: Sample, *, geometry: bool = True) -> str:
     return f"{sample.smiles}|geometry:{geometry_fingerprint(*atoms)}"
 
 
-def digest64(text: str) -> int:
-    """Returns the first 64 bits of the text's BLAKE2b as an unsigned integer."""
+def short_digest(text: str) -> int:
+    """Returns 63 bits of the text's BLAKE2b: a number from 0 that fits a signed integer, too."""
     data = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1
 
 
-__all__ = ["EvaluationKey", "canonical_form", "digest64"]
+__all__ = ["EvaluationKey", "canonical_form", "short_digest"]

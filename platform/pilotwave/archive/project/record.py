@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilotwave.archive.project.keys import EvaluationKey, canonical_form, digest64
+from pilotwave.archive.project.keys import EvaluationKey, canonical_form, short_digest
 from pilotwave.samples import Sample, sample_from_payload
 from pilotwave.types import Candidate, Evaluation, Failure, Status, Timings
 
@@ -115,8 +115,14 @@ class AnswerRecord:
         Args:
             candidate: With its sample, latent and noise sequence.
             evaluation: How its query ended; a ``reused_from`` without a slash is a query of the same run.
-            campaign, run_id, contributor, backbone: See the attributes.
-            oracle, oracle_version, oracle_parameters, deterministic: See the attributes.
+            campaign: See the attributes.
+            run_id: See the attributes.
+            contributor: See the attributes.
+            backbone: See the attributes.
+            oracle: See the attributes.
+            oracle_version: See the attributes.
+            oracle_parameters: See the attributes.
+            deterministic: See the attributes.
             recorded: When it was written down; now by default.
             geometry: See :func:`pilotwave.archive.project.keys.canonical_form`.
         """
@@ -205,8 +211,8 @@ def content_digest(media: str, fields: Mapping[str, Any], blob: bytes) -> str:
 
 
 def id_digest(record_id: str) -> int:
-    """Returns 64 bits of a record id, by which an archive finds the record."""
-    return digest64(record_id)
+    """Returns 63 bits of a record id, by which an archive finds the record."""
+    return short_digest(record_id)
 
 
 def _storable(text: str) -> str:

@@ -111,9 +111,8 @@ def check_format(found: object, what: str) -> int:
         ArchiveError: It is newer, or no format at all.
     """
     if not isinstance(found, int) or isinstance(found, bool) or found not in SCHEMAS:
-        raise ArchiveError(
-            f"{what}: expected archive format {' or '.join(map(str, SCHEMAS))}, got {found!r}; use a newer pilotwave"
-        )
+        known = " or ".join(map(str, SCHEMAS))
+        raise ArchiveError(f"{what}: expected records of format {known}, got {found!r}; use a newer pilotwave")
     return found
 
 
@@ -165,12 +164,12 @@ _DIGESTED = [name for name in _FORMAT_1.names if name not in (*HEAVY, "digest")]
 
 
 def id_digests(record_ids: Sequence[str]) -> np.ndarray:
-    """Returns 64 bits of each record id, uint64 of shape (n,)."""
+    """Returns 63 bits of each record id, uint64 of shape (n,)."""
     return np.fromiter((id_digest(name) for name in record_ids), np.uint64, len(record_ids))
 
 
 def key_digests(table: pa.Table) -> np.ndarray:
-    """Returns 64 bits of the question of each row, uint64 of shape (n,)."""
+    """Returns 63 bits of the question of each row, uint64 of shape (n,)."""
     from pilotwave.archive.project.keys import EvaluationKey
 
     names = ("oracle", "oracle_version", "oracle_parameters", "canonical")

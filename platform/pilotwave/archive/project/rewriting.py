@@ -1,0 +1,167 @@
+"""Writes records anew: what compaction merges, and what a removal leaves.
+
+Everything is written under new names; the caller commits it with a manifest. May import pyarrow and the archive's
+own modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pilotwave.archive.project import part_writer, schema
+from pilotwave.archive.project.contents import Container, Contents
+from pilotwave.archive.project.errors import DamagedArchiveError
+from pilotwave.archive.project.files import sync_folder
+from pilotwave.archive.project.manifest import Entry, Manifest, PartEntry
+from pilotwave.archive.project.part_writer import PartWriter
+from pilotwave.archive.project.parts import Part
+from pilotwave.archive.project.segments import Segment
+
+REMOVED = "removed"
+"""What ``reused_from`` says once the record it named was removed."""
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def compacted(contents: Contents) -> Manifest:
+    """Merges neighbouring segments and small parts into parts.
+
+    Raises:
+        DamagedArchiveError: Something of them is damaged; nothing has changed.
+        StorageError: It could not be written; nothing has changed.
+    """
+    contents.check_whole()
+    runs: list[list[Container]] = []
+    entries: list[Entry | int] = []
+    for item in contents.containers:
+        if isinstance(item, Part) and item.rows >= part_writer.PART_ROWS // 2:
+            entries.append(item.entry)
+        elif entries and isinstance(entries[-1], int):
+            runs[entries[-1]].append(item)
+        else:
+            entries.append(len(runs))
+            runs.append([item])
+    # A part that stands alone is as compact as it gets.
+    alone = [len(run) == 1 and isinstance(run[0], Part) for run in runs]
+    writer = _Writer(contents)
+    made: list[Entry] = []
+    for entry in entries:
+        if not isinstance(entry, int):
+            made.append(entry)
+        elif alone[entry]:
+            made.append(runs[entry][0].entry)
+        else:
+            made += writer.write(piece for item in runs[entry] for piece in item.batches())
+    return writer.manifest(made)
+
+
+def salvaged(contents: Contents) -> Manifest:
+    """Writes what can be read of everything that is damaged anew, and leaves the damage out."""
+    opened = {(type(item.entry), item.entry.number): item for item in contents.containers}
+    writer = _Writer(contents)
+    made: list[Entry] = []
+    for entry in contents.manifest.contents:
+        item = opened.get((type(entry), entry.number)) or _open_damaged(contents, entry)
+        if item is None:
+            continue
+        if _is_whole(item):
+            made.append(entry)
+        else:
+            made += writer.write(item.batches(skip_damaged=True))
+    return writer.manifest(made)
+
+
+def without(contents: Contents, record_ids: Collection[str]) -> Manifest:
+    """Writes the parts and segments anew that hold, or refer to, any of these records.
+
+    Raises:
+        DamagedArchiveError: Something is damaged; nothing has changed.
+        StorageError: It could not be written; nothing has changed.
+    """
+    contents.check_whole()
+    gone = pa.array(sorted(record_ids), pa.string())
+    found = contents.locate(sorted(record_ids))
+    places = np.searchsorted(contents.starts(), found[found >= 0], side="right") - 1
+    touched = set(places.tolist())
+    writer = _Writer(contents)
+    made: list[Entry] = []
+    for place, item in enumerate(contents.containers):
+        refers = pc.any(pc.is_in(item.read(["reused_from"]).column(0), gone)).as_py()
+        if place in touched or refers:
+            made += writer.write(_without(piece, gone) for piece in item.batches())
+        else:
+            made.append(item.entry)
+    return writer.manifest(made)
+
+
+class _Writer:
+    """Writes parts with numbers that no file had before."""
+
+    def __init__(self, contents: Contents) -> None:
+        self._archive = contents.archive
+        self._manifest = contents.manifest
+        self._next = contents.manifest.next_number
+
+    def write(self, tables: Iterator[pa.Table]) -> list[PartEntry]:
+        """Writes records into as many parts as they need, none if there are none."""
+        made: list[PartEntry] = []
+        part: PartWriter | None = None
+        try:
+            for table in tables:
+                start = 0
+                while start < table.num_rows:
+                    if part is None:
+                        part = PartWriter(self._archive, self._next)
+                        self._next += 1
+                    piece = table.slice(start, part_writer.PART_ROWS - part.rows)
+                    part.add(piece)
+                    start += piece.num_rows
+                    if part.rows >= part_writer.PART_ROWS:
+                        made.append(part.finish())
+                        part = None
+            if part is not None:
+                made.append(part.finish())
+                part = None
+        finally:
+            if part is not None:
+                part.abandon()
+        if made:
+            sync_folder(self._archive / "parts")
+        return made
+
+    def manifest(self, contents: Sequence[Entry]) -> Manifest:
+        """Returns the manifest that commits what was written."""
+        return self._manifest.changed(contents=tuple(contents), next_number=self._next)
+
+
+def _without(table: pa.Table, gone: pa.Array) -> pa.Table:
+    kept = table.filter(pc.invert(pc.is_in(table.column("record_id"), gone)))
+    refers = pc.is_in(kept.column("reused_from"), gone)
+    if not pc.any(refers).as_py():
+        return kept
+    place = kept.column_names.index("reused_from")
+    kept = kept.set_column(place, kept.schema.field(place), pc.if_else(refers, REMOVED, kept.column(place)))
+    digests = pa.array([schema.row_digest(row) for row in schema.rows_of(kept)], pa.binary(32))
+    place = kept.column_names.index("digest")
+    return kept.set_column(place, kept.schema.field(place), digests)
+
+
+def _open_damaged(contents: Contents, entry: Entry) -> Container | None:
+    try:
+        if isinstance(entry, PartEntry):
+            return Part(contents.archive, entry, contents.manifest.latents, find=False)
+        return Segment(contents.archive, entry)
+    except (DamagedArchiveError, FileNotFoundError):
+        return None
+
+
+def _is_whole(item: Container) -> bool:
+    found = item.damaged_blocks() if isinstance(item, Part) else item.damaged_frames()
+    return next(iter(found), None) is None
+
+
+__all__ = ["REMOVED", "compacted", "salvaged", "without"]
