@@ -5,6 +5,7 @@ May import the archive's own modules.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,11 +118,10 @@ class Manifest:
             raise ArchiveError(
                 f"{archive}: no archive here; give an archive's folder, or make one with: pilotwave archive add"
             ) from None
-        if fields.get("format") != MANIFEST_FORMAT:
-            found = fields.get("format")
-            raise ArchiveError(
-                f"{archive}: expected manifest format {MANIFEST_FORMAT}, got {found!r}; use a newer pilotwave"
-            )
+        except DamagedArchiveError:
+            _check_manifest_format(archive, _said_format(path))  # a later version may have another checksum
+            raise
+        _check_manifest_format(archive, fields.get("format"))
         try:
             return cls(
                 latents=fields["latents"],
@@ -158,6 +158,22 @@ class Manifest:
         """Returns every file and index folder that belongs to the archive, relative to it."""
         entries = [*self.contents, *self.indexes.values()]
         return {name for entry in entries for name in entry.names()}
+
+
+def _said_format(path: Path) -> object:
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError:
+        return MANIFEST_FORMAT
+    return fields.get("format", MANIFEST_FORMAT) if isinstance(fields, dict) else MANIFEST_FORMAT
+
+
+def _check_manifest_format(archive: Path, found: object) -> None:
+    if found != MANIFEST_FORMAT:
+        raise ArchiveError(
+            f"{archive}: expected a manifest of format {MANIFEST_FORMAT}, got {found!r}; use a newer pilotwave, or "
+            "restore the manifest if it is damaged"
+        )
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class AnswerRecord:
         failure: Why there is no value, or None.
         started, finished: When the oracle was at work, or None if it never was.
         constraints: What constraints measured on the candidate.
-        reused_from: The record whose answer was used instead of asking again, or None.
+        reused_from: The record whose answer was used instead of asking again, or several with spaces between if
+            it is their mean, or None.
         latent: float32 of any shape, or None. Comes back as the archive keeps it (fp16 or fp32).
         noise: The noise sequence, the same.
     """

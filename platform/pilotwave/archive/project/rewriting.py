@@ -83,15 +83,14 @@ def without(contents: Contents, record_ids: Collection[str]) -> Manifest:
         StorageError: It could not be written; nothing has changed.
     """
     contents.check_whole()
-    gone = pa.array(sorted(record_ids), pa.string())
+    gone = frozenset(record_ids)
     found = contents.locate(sorted(record_ids))
     places = np.searchsorted(contents.starts(), found[found >= 0], side="right") - 1
     touched = set(places.tolist())
     writer = _Writer(contents)
     made: list[Entry] = []
     for place, item in enumerate(contents.containers):
-        refers = pc.any(pc.is_in(item.read(["reused_from"]).column(0), gone)).as_py()
-        if place in touched or refers:
+        if place in touched or _sources(item.read(["reused_from"])) & gone:
             made += writer.write(_without(piece, gone) for piece in item.batches())
         else:
             made.append(item.entry)
@@ -138,16 +137,29 @@ class _Writer:
         return self._manifest.changed(contents=tuple(contents), next_number=self._next)
 
 
-def _without(table: pa.Table, gone: pa.Array) -> pa.Table:
-    kept = table.filter(pc.invert(pc.is_in(table.column("record_id"), gone)))
-    refers = pc.is_in(kept.column("reused_from"), gone)
-    if not pc.any(refers).as_py():
+def _without(table: pa.Table, gone: frozenset[str]) -> pa.Table:
+    names = pa.array(sorted(gone), pa.string())
+    kept = table.filter(pc.invert(pc.is_in(table.column("record_id"), names)))
+    if not _sources(kept) & gone:
         return kept
-    place = kept.column_names.index("reused_from")
-    kept = kept.set_column(place, kept.schema.field(place), pc.if_else(refers, REMOVED, kept.column(place)))
-    digests = pa.array([schema.row_digest(row) for row in schema.rows_of(kept)], pa.binary(32))
-    place = kept.column_names.index("digest")
-    return kept.set_column(place, kept.schema.field(place), digests)
+    told = [_without_words(text, gone) for text in kept.column("reused_from").to_pylist()]
+    kept = _with_column(kept, "reused_from", pa.array(told, pa.string()))
+    return _with_column(kept, "digest", pa.array([schema.row_digest(row) for row in schema.rows_of(kept)]))
+
+
+def _sources(table: pa.Table) -> set[str]:
+    """Returns the records whose answers were used; one row may name several, with spaces between."""
+    texts = pc.unique(table.column("reused_from").drop_null()).to_pylist()
+    return {word for text in texts for word in text.split(" ")}
+
+
+def _without_words(text: str | None, gone: frozenset[str]) -> str | None:
+    return None if text is None else " ".join(REMOVED if word in gone else word for word in text.split(" "))
+
+
+def _with_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, table.schema.field(place), column.cast(table.schema.field(place).type))
 
 
 def _open_damaged(contents: Contents, entry: Entry) -> Container | None:

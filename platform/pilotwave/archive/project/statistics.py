@@ -64,19 +64,18 @@ def _counts(column: pa.ChunkedArray) -> Mapping[str, int]:
 
 def _saved(contents: Contents) -> dict[str, float | int]:
     """Returns what was not asked again: queries, and the cost and seconds of the answers that were used."""
-    reused = contents.read(["reused_from"]).column(0)
-    sources = pc.value_counts(reused.drop_null())
-    names, times = sources.field("values").to_pylist(), np.array(sources.field("counts").to_pylist(), np.int64)
-    rows = contents.locate(names)
+    counted = pc.value_counts(contents.read(["reused_from"]).column(0).drop_null())
+    times = np.array(counted.field("counts").to_pylist(), np.int64)
+    # A mean of several answers saved one question: that of the nearest, which is named first.
+    rows = contents.locate([text.split(" ")[0] for text in counted.field("values").to_pylist()])
     there = rows >= 0
     table = contents.read(["cost", "started", "finished"], rows[there])
     began, ended = (table.column(name).cast(pa.int64()) for name in ("started", "finished"))
     seconds = pc.subtract(ended, began).fill_null(0).to_numpy() / 1e6
-    weights = times[there] if len(names) else np.zeros(0, np.int64)
     return {
-        "queries": int(times.sum()) if len(names) else 0,
-        "cost": float((table.column("cost").to_numpy() * weights).sum()),
-        "seconds": float((seconds * weights).sum()),
+        "queries": int(times.sum()),
+        "cost": float((table.column("cost").to_numpy() * times[there]).sum()),
+        "seconds": float((seconds * times[there]).sum()),
     }
 
 
