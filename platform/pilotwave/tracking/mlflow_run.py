@@ -86,7 +86,7 @@ class MlflowRun:
         database = database_path(request.tracking_uri)
         if database is not None:
             prepare_database(database)
-        client = _client(request.tracking_uri)
+        client = open_client(request.tracking_uri)
         handle = _read_handle(request)
         if handle.experiment_id is None:
             handle = replace(handle, experiment_id=_experiment(client, request.experiment, database))
@@ -148,7 +148,8 @@ def is_refused(error: Exception) -> bool:
     return getattr(error, "error_code", None) == "INVALID_PARAMETER_VALUE"
 
 
-def _client(tracking_uri: str) -> MlflowClient:
+def open_client(tracking_uri: str) -> MlflowClient:
+    """Returns MLflow's client for a database or server, which gives up on a silent server after seconds."""
     for key, value in {**QUIET, **_HTTP_LIMITS}.items():
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient
@@ -215,4 +216,13 @@ def _write_handle(run_dir: Path, handle: RunHandle) -> None:
         return
 
 
-__all__ = ["HANDLE_FILE", "KEY_TAG", "THREAD_NAME", "MlflowRun", "RunHandle", "RunRequest", "is_refused"]
+__all__ = [
+    "HANDLE_FILE",
+    "KEY_TAG",
+    "THREAD_NAME",
+    "MlflowRun",
+    "RunHandle",
+    "RunRequest",
+    "is_refused",
+    "open_client",
+]

@@ -30,7 +30,7 @@ from pilotwave.tracking.outbox import Outbox
 
 _log = logging.getLogger("pilotwave.tracking")
 _STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-_OUTBOX_FILE = "mlflow-outbox.jsonl"
+OUTBOX_FILE = "mlflow-outbox.jsonl"
 _ENTRIES_AT_ONCE = 200
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 60.0
 _TRIES_AT_THE_END = 3
@@ -96,7 +96,7 @@ class MlflowTracker:
         self._experiment = experiment
         self._run_name = run_name
         self._patience = patience
-        self._outbox = Outbox(run_dir / _OUTBOX_FILE)
+        self._outbox = Outbox(run_dir / OUTBOX_FILE)
         self._thread: threading.Thread | None = None
         self._work_waits = threading.Event()
         self._tried = threading.Event()  # opened, or failed for the first time
@@ -221,4 +221,4 @@ def _one_line(error: Exception, limit: int = 160) -> str:
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
-__all__ = ["MlflowTracker", "MlflowTrackingConfig"]
+__all__ = ["OUTBOX_FILE", "MlflowTracker", "MlflowTrackingConfig"]
