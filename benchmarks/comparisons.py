@@ -33,6 +33,7 @@ REFERENCE, OURS = "fast-direct", "trust-direct"
 PLAIN = tuple(task.name for task in load_suite("analytic").tasks if not task.noise and not task.failures)
 POLICIES = ("dno", "ddpo", "dpok", "d3po")
 OF_FEWER = ("flow-direct", "cma-es")
+ONE_PASS = ("flow-direct", "cma-es", "casbo", "tfg", "lidar", "noise-search", "random")
 Figures = dict[str, Any]
 
 
@@ -113,6 +114,24 @@ COMPARISONS = {
         96,
         ("polarizability", "gap", "homo"),
         MOLECULE_TUNING,
+    ),
+    "images-others": Comparison(
+        "The other algorithms on the image suite",
+        "images",
+        (REFERENCE, OURS, *ONE_PASS),
+        2,
+        512,
+        (),
+        IMAGE_TUNING.replace("trust-direct", "trust-direct and random"),
+    ),
+    "molecules-others": Comparison(
+        "The other algorithms on the molecule suite",
+        "molecules",
+        (REFERENCE, OURS, *ONE_PASS),
+        3,
+        96,
+        (),
+        MOLECULE_TUNING.replace("trust-direct", "trust-direct and random"),
     ),
     "settings": Comparison(
         "What the settings of trust-direct buy",

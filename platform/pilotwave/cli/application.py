@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from pilotwave import __version__
+from pilotwave.cli.archive import archive
 from pilotwave.cli.bench import bench
 from pilotwave.cli.doctor import doctor
 from pilotwave.cli.export import export
+from pilotwave.cli.forget import drift, forget
 from pilotwave.cli.list_choices import list_choices
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
@@ -48,6 +50,9 @@ app.command()(resume)
 app.command()(status)
 app.command()(top)
 app.command()(export)
+app.command()(forget)
+archive.command()(drift)
+app.add_typer(archive)
 app.command()(validate)
 app.command()(schema)
 app.command("list")(list_choices)
