@@ -105,9 +105,14 @@ class Campaign:
 
         Raises:
             MissingDependencyError: A package is not installed.
+            InputError: There is something else where the project archive should be.
         """
         for component in self.config.components():
             component.check_dependencies()
+        if self.config.archive is not None:
+            from pilotwave.execution.archiving import check_archive
+
+            check_archive(self.config.archive)
 
     def preflight(self) -> None:
         """Loads the model and asks the oracle its known question; nothing is paid for.
@@ -170,18 +175,25 @@ class Campaign:
             RunDirectoryError: There is no run, it is in use, or it belongs to another campaign.
             PilotwaveError: As :meth:`run`.
         """
+        from pilotwave.forgetting.forget_run import finish_promised_forgetting
+
         launched = time.time() if launched is None else launched
         self.check()
         run = RunDirectory(Path(run_dir))
         if not run.exists():
             raise InputError(f"{run.path}: no run here; give the directory of a run, e.g. runs/demo")
         with run.lock():
+            finish_promised_forgetting(run.path)
             run.check_identity(self.config)
             return self._execute(run, launched, observe, interrupt)
 
     def _execute(
         self, run: RunDirectory, launched: float, observe: Observer | None, interrupt: Interrupt | None
     ) -> CampaignResult:
+        if self.config.archive is not None:
+            from pilotwave.execution.archiving import ensure_archive
+
+            ensure_archive(self.config.archive)
         job = CampaignJob(self.config, run.path, launched)
         runtime = self.config.runtime.build()
         outcome = runtime.execute(job, observe or _ignore, interrupt or never())
@@ -199,6 +211,7 @@ def optimize(
     constraints: Sequence[Mapping[str, Any]] = (),
     runtime: str | Mapping[str, Any] = "inline",
     tracking: str | Mapping[str, Any] = "none",
+    archive: str | Path | Mapping[str, Any] | None = None,
     name: str = "campaign",
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -222,6 +235,8 @@ def optimize(
         constraints: Fields of each constraint.
         runtime: A kind or fields.
         tracking: A kind or fields.
+        archive: A project archive's folder, or the fields of that section; answers of a plain function are reused
+            only with ``{"path": ..., "reuse": "exact"}``, because a function has no version.
         name: Names the run directory.
         seed: Of all randomness.
         run_dir: Where to keep it; ``runs/<name>`` by default, with a number if that is taken.
@@ -240,6 +255,7 @@ def optimize(
         "budget": {"queries": queries, "batch_size": min(batch_size, queries)},
         "runtime": _section(runtime),
         "tracking": _section(tracking),
+        "archive": {"path": archive} if isinstance(archive, str | Path) else archive,
         "seed": seed,
     }
     if not isinstance(fields["backbone"], Mapping) and not isinstance(fields["backbone"], BackboneConfig):

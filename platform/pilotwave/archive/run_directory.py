@@ -124,8 +124,8 @@ class RunDirectory:
             if ledger.meta().get("campaign") != config.identity():
                 raise RunDirectoryError(
                     f"{self.path} belongs to another campaign; choose another --run-dir, or undo the change in "
-                    f"{self.campaign_file.name} (queries, failures, runtime, tracking, and how the oracle is "
-                    "asked, may be changed)"
+                    f"{self.campaign_file.name} (queries, failures, runtime, tracking, where the archive is, "
+                    "and how the oracle is asked, may be changed)"
                 )
 
     def is_locked(self) -> bool:

@@ -23,6 +23,7 @@ from pilotwave.report.results import existing_results
 from pilotwave.report.tables import best_table
 
 if TYPE_CHECKING:
+    from pilotwave.archive.state import CampaignState
     from pilotwave.campaign import CampaignResult
     from pilotwave.config.campaign import CampaignConfig
 
@@ -78,6 +79,8 @@ def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
         f"{state.infeasible} candidates were infeasible and cost nothing",
         highlight=False,
     )
+    for line in _archive_lines(state):
+        console.print(line, highlight=False, soft_wrap=True)
     for why in failures(run)[:5]:
         console.print(f"  {why.count:>4} {why.status}  {why.stage}: {why.message}", highlight=False, soft_wrap=True)
     console.print(_where(result.run_dir), highlight=False, soft_wrap=True)
@@ -87,6 +90,24 @@ def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
     console.print(_time_line(result.outcome.times), highlight=False, soft_wrap=True)
     if not result.outcome.finished:
         console.print(f"interrupted after saving; go on with: pilotwave resume {_short(result.run_dir)}")
+
+
+def _archive_lines(state: CampaignState) -> list[str]:
+    """Says what the project archive saved, and what it could have saved."""
+    lines = []
+    if state.remembered:
+        lines.append(f"it began with {len(state.remembered)} answers of earlier campaigns")
+    if state.reused:
+        lines.append(
+            f"{state.reused} questions were answered from the archive, for nothing; "
+            f"their answers had cost {state.saved_cost:g}"
+        )
+    if state.near:
+        lines.append(
+            f"for {state.near} queries the archive had an answer nearby; to take those would have saved "
+            f"{state.near_cost:g} (archive.near: reuse)"
+        )
+    return lines
 
 
 def _where(run_dir: Path) -> str:
@@ -120,6 +141,8 @@ def _as_json(result: CampaignResult) -> dict[str, Any]:
         "run_dir": str(result.run_dir),
         "finished": outcome.finished,
         "queries": outcome.spent,
+        "reused": run.state.reused,
+        "saved_cost": run.state.saved_cost,
         "best": [item.to_json() for item in best(run, 10)],
         "results": {name: str(path) for name, path in existing_results(result.run_dir).items()},
         "tracking": outcome.tracking,

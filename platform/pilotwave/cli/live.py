@@ -90,6 +90,8 @@ def _line(progress: Progress) -> str:
         parts.append(f"batch mean {format_value(progress.batch_mean)}")
     parts.append(f"failed {progress.failed}")
     parts.append(f"infeasible {progress.infeasible}")
+    if progress.reused:
+        parts.append(f"from the archive {progress.reused}")
     parts.append(f"evaluators {progress.utilisation:.0%}")
     parts.append("generating" if progress.generating else f"{progress.in_flight} in flight")
     if progress.seconds_left is not None and progress.phase == "running":

@@ -40,6 +40,8 @@ def status(
         "answered": state.answered,
         "failed": state.failed,
         "infeasible": state.infeasible,
+        "reused": None if config.archive is None else state.reused,
+        "saved_cost": None if config.archive is None else state.saved_cost,
         "open": len(state.open_queries()),
         "proposals": len(state.proposals),
         "best": ranked[0].value if ranked else None,

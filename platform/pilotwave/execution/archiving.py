@@ -41,13 +41,12 @@ UNVERSIONED = ("callable",)
 """Oracles whose version says nothing unless it was given: any function of that name is version 1."""
 
 
-def ensure_archive(section: Archive) -> None:
-    """Makes sure that there is an archive that this version can read; makes an empty one if there is none.
+def check_archive(section: Archive) -> None:
+    """Makes sure that an archive can be here: that this version can read it, or that its folder is free.
 
     Raises:
         MissingDependencyError: A package is not installed.
         InputError: The path is a file, or a folder that holds something else; the archive is of another format.
-        StorageError: It cannot be made.
     """
     needed = [
         "pyarrow",
@@ -59,27 +58,40 @@ def ensure_archive(section: Archive) -> None:
         raise MissingDependencyError(
             f"archive needs {', '.join(missing)}, which is not installed; run: pip install 'pilotwave[archive]'"
         )
-    from pilotwave.archive.project import ArchiveError, ProjectArchive
+    from pilotwave.archive.project import ProjectArchive
 
     path = section.path
     if path.exists() and not path.is_dir():
         raise InputError(f"archive.path: expected a folder, but {path} is a file; choose another path")
     deadline = time.monotonic() + CREATING_SECONDS
-    while not _is_archive(path):
-        if not path.is_dir() or not any(item.name != ".lock" for item in path.iterdir()):
-            try:
-                ProjectArchive.create(path, latents=section.latents).close()
-            except ArchiveError:  # another campaign is making it
-                time.sleep(0.05)
-            except OSError as error:
-                raise StorageError(f"{path}: {error.strerror}; choose another archive.path") from error
-        elif time.monotonic() > deadline:
+    while not _is_archive(path) and not _is_free(path):
+        if time.monotonic() > deadline:  # else another campaign may be making it just now
             raise InputError(
                 f"archive.path: {path} is not empty and holds no archive; choose another one, e.g. {path / 'all'}"
             )
-        else:
-            time.sleep(0.05)
-    ProjectArchive.open(path, read_only=True).close()
+        time.sleep(0.05)
+    if _is_archive(path):
+        ProjectArchive.open(path, read_only=True).close()
+
+
+def ensure_archive(section: Archive) -> None:
+    """Makes an empty archive if there is none.
+
+    Raises:
+        InputError: See :func:`check_archive`.
+        StorageError: It cannot be made.
+    """
+    from pilotwave.archive.project import ArchiveError, ProjectArchive
+
+    check_archive(section)
+    if _is_archive(section.path):
+        return
+    try:
+        ProjectArchive.create(section.path, latents=section.latents).close()
+    except OSError as error:
+        raise StorageError(f"{section.path}: {error.strerror}; choose another archive.path") from error
+    except ArchiveError:  # another campaign was faster
+        check_archive(section)
 
 
 class Archiving:
@@ -219,4 +231,8 @@ def _is_archive(path: Path) -> bool:
     return (path / "manifest.json").exists()
 
 
-__all__ = ["Archiving", "ensure_archive"]
+def _is_free(path: Path) -> bool:
+    return not path.is_dir() or all(item.name == ".lock" for item in path.iterdir())
+
+
+__all__ = ["Archiving", "check_archive", "ensure_archive"]

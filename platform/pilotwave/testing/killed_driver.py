@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from pilotwave.testing.runtime_contract import campaign
 
 job = json.loads(sys.argv[1])
 oracle = RecordingOracleConfig(**job["oracle"])
-driven = campaign(oracle, job["runtime"], queries=job["queries"], batch_size=job["batch_size"])
+fields = {"queries": job["queries"], "batch_size": job["batch_size"], **job["fields"]}
+driven = campaign(oracle, job["runtime"], **fields)
 run_dir = Path(job["run_dir"])
 if (run_dir / "ledger.sqlite").exists():
     driven.resume(run_dir)
@@ -44,6 +45,7 @@ class KilledCampaign:
         queries: The budget.
         batch_size: Of a proposal.
         delay: Mean seconds that the oracle takes.
+        fields: Further sections of the campaign.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class KilledCampaign:
     queries: int = 160
     batch_size: int = 16
     delay: float = 0.02
+    fields: dict[str, Any] = field(default_factory=dict)
 
     @property
     def run_dir(self) -> Path:
@@ -75,6 +78,7 @@ class KilledCampaign:
             "queries": self.queries,
             "batch_size": self.batch_size,
             "run_dir": str(self.run_dir),
+            "fields": self.fields,
         }
         with (self.folder / "driver.log").open("ab") as log:
             return subprocess.Popen(

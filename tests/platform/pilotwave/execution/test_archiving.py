@@ -216,7 +216,9 @@ def test_tables_say_where_an_answer_is_from(tmp_path: Path) -> None:
 
 def test_two_campaigns_at_once_lose_nothing(tmp_path: Path) -> None:
     threads = [
-        threading.Thread(target=joined(tmp_path, seed=seed, archive={"reuse": "off"}).run, args=(tmp_path / str(seed),))
+        threading.Thread(
+            target=joined(tmp_path, seed=seed, archive={"reuse": "off"}).run, args=(tmp_path / str(seed),)
+        )
         for seed in (1, 2, 3)
     ]
     for thread in threads:
