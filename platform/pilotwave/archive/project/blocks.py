@@ -99,7 +99,7 @@ class CheckedFile:
         with path.open("rb") as file:
             found = os.fstat(file.fileno()).st_size
             if found != size:
-                raise DamagedArchiveError(f"{path} is damaged: expected {size} bytes, got {found}")
+                raise DamagedArchiveError(f"{path} is damaged: expected {size} bytes, got {found}", path)
             self._map: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         self._view = memoryview(self._map)
 
@@ -110,7 +110,7 @@ class CheckedFile:
             DamagedArchiveError: A block of them is not what was written, or they lie outside the file.
         """
         if not 0 <= start <= stop <= self.size:
-            raise DamagedArchiveError(f"{self.path}: bytes {start} to {stop} are referred to, it has {self.size}")
+            raise DamagedArchiveError(f"{self.path} has {self.size} bytes, and {start} to {stop} are referred to")
         if stop > start:
             self.check_blocks(np.arange(start // BLOCK, (stop - 1) // BLOCK + 1))
         return self._view[start:stop]
@@ -124,7 +124,7 @@ class CheckedFile:
         if width == 0 or not len(offsets):
             return np.zeros((len(offsets), width), np.uint8)
         if offsets.min() < 0 or offsets.max() + width > self.size:
-            raise DamagedArchiveError(f"{self.path}: bytes outside the file are referred to, it has {self.size}")
+            raise DamagedArchiveError(f"{self.path} has {self.size} bytes, and others are referred to")
         first, last = offsets // BLOCK, (offsets + width - 1) // BLOCK
         spans = [first + step for step in range(int((last - first).max()) + 1)]
         self.check_blocks(np.unique(np.minimum(np.concatenate(spans), np.tile(last, len(spans)))))
@@ -141,7 +141,8 @@ class CheckedFile:
             if not self._is_whole(block):
                 raise DamagedArchiveError(
                     f"{self.path} is damaged in the {BLOCK} bytes from {block * BLOCK}; `pilotwave archive verify` "
-                    "lists all damage, `pilotwave archive compact --drop-damaged` goes on without it"
+                    "lists all damage, `pilotwave archive compact --drop-damaged` goes on without it",
+                    self.path,
                 )
             self._verified[block] = True
 

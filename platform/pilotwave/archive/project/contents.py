@@ -186,11 +186,14 @@ def _open(archive: Path, entry: Entry, latents: str) -> Container:
 
 
 def _unopened(entry: Entry, error: Exception) -> Damage:
+    path = error.path if isinstance(error, DamagedArchiveError) else Path(str(getattr(error, "filename", "")))
     name = entry.names()[0]
+    if path is not None:
+        name = (Path(name).parent / path.name).as_posix()
+    what = f"{entry.rows} records are out of reach" if isinstance(entry, PartEntry) else "records are out of reach"
     if isinstance(error, FileNotFoundError):
-        return Damage(str(Path(name).parent / Path(str(error.filename)).name), "the whole file", "it is missing")
-    rows = f"{entry.rows} records" if isinstance(entry, PartEntry) else "records"
-    return Damage(name, f"a part with {rows}", str(error))
+        return Damage(name, "the whole file", f"it is missing, {what}")
+    return Damage(name, "the file as a whole", f"it is not as it was written, {what}")
 
 
 __all__ = ["Container", "Contents"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pilotwave.errors import InputError, StorageError
 
 
@@ -10,7 +12,16 @@ class ArchiveError(InputError):
 
 
 class DamagedArchiveError(StorageError):
-    """Bytes of an archive are not those that were written; the message names the file and the place."""
+    """Bytes of an archive are not those that were written; the message names the file and the place.
+
+    Args:
+        message: One line.
+        path: The file.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 __all__ = ["ArchiveError", "DamagedArchiveError"]

@@ -98,7 +98,13 @@ class Part:
         Args:
             skip_damaged: Leave out what cannot be read instead of raising.
         """
-        for group in range(self._groups()):
+        try:
+            groups = self._groups()
+        except DamagedArchiveError:
+            if skip_damaged:
+                return
+            raise
+        for group in range(groups):
             try:
                 light = self._stored(group, _stored_names(schema.SCHEMAS[self.entry.format].names))
             except DamagedArchiveError:
@@ -135,7 +141,7 @@ class Part:
         path = stem.with_suffix(".sums")
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.entry.sums:
-            raise DamagedArchiveError(f"{path} is damaged: it holds the checksums of a part and has another itself")
+            raise DamagedArchiveError(f"{path} is damaged: the checksums of a part do not hold", path)
         sums = np.frombuffer(data, np.uint8).reshape(-1, 32)
         files, start = {}, 0
         for kind in PART_FILES:

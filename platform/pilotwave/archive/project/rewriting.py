@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pilotwave.archive.project import part_writer, schema
 from pilotwave.archive.project.contents import Container, Contents
 from pilotwave.archive.project.errors import DamagedArchiveError
-from pilotwave.archive.project.files import sync_folder
+from pilotwave.archive.project.files import storage_errors, sync_folder
 from pilotwave.archive.project.manifest import Entry, Manifest, PartEntry
 from pilotwave.archive.project.part_writer import PartWriter
 from pilotwave.archive.project.parts import Part
@@ -107,6 +107,10 @@ class _Writer:
 
     def write(self, tables: Iterator[pa.Table]) -> list[PartEntry]:
         """Writes records into as many parts as they need, none if there are none."""
+        with storage_errors(self._archive / "parts"):
+            return self._written(tables)
+
+    def _written(self, tables: Iterator[pa.Table]) -> list[PartEntry]:
         made: list[PartEntry] = []
         part: PartWriter | None = None
         try:
