@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from pilotwave.archive.ledger import Event, EventKind, Ledger
+from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.records import evaluation_to_json
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.archive.state import CampaignState, ProposalState
 from pilotwave.config.campaign import Objective
-from pilotwave.errors import CheckpointError, RunDirectoryError
+from pilotwave.errors import RunDirectoryError
 from pilotwave.execution.receipts import discard_receipt, read_receipts
+from pilotwave.execution.replay import checkpoints_of, observation_of, replay
 from pilotwave.execution.workers import GenerationResult
 from pilotwave.protocols import Algorithm
-from pilotwave.storage import load_checkpoint, save_checkpoint
-from pilotwave.types import Candidate, Evaluation, Observation, Proposal, Status
+from pilotwave.storage import save_checkpoint
+from pilotwave.types import Candidate, Evaluation, Proposal, Status
 
 WRITER_SECONDS = 60.0
 """How long a killed driver's optimizer may take to be gone before a new driver gives up."""
@@ -143,7 +143,8 @@ class CampaignMemory:
         fresh = [query_id for query_id in query_ids if query_id not in self._told]
         if not fresh:
             return
-        algorithm.tell([self._observation(query_id) for query_id in fresh])
+        told = [self.candidates[query_id] for query_id in fresh]
+        algorithm.tell([observation_of(candidate, self.state, self._objective) for candidate in told])
         self.append(EventKind.TOLD, {"query_ids": fresh})
         self._told.update(fresh)
         self._untold = [query_id for query_id in self._untold if query_id not in self._told]
@@ -173,15 +174,12 @@ class CampaignMemory:
         path = self._run.checkpoints / f"{self.state.sequence:010d}.pt"
         state = {"sequence": self.state.sequence, "algorithm": algorithm.name, "state": algorithm.state_dict()}
         save_checkpoint(path, state)
-        for old in self._checkpoints()[:-2]:
+        for old in checkpoints_of(self._run)[:-2]:
             old.unlink(missing_ok=True)
 
     def restore(self, algorithm: Algorithm) -> None:
         """Brings a fresh algorithm, and this memory, to where the ledger ends."""
-        after = self._load_newest(algorithm)
-        asked: dict[int, Proposal] = {}
-        for event in self._ledger.events(after):
-            self._replay(event, algorithm, asked)
+        asked = replay(self._run, self._ledger, self.state, self._objective, algorithm)
         self.unfinished = [
             proposal for number, proposal in sorted(asked.items()) if not self.state.proposals[number].generated
         ]
@@ -201,45 +199,6 @@ class CampaignMemory:
             if candidate.infeasible is None and candidate.sample is not None:
                 self.identities.add(candidate.sample.identity())
                 self.candidates[candidate.query_id] = candidate
-
-    def _replay(self, event: Event, algorithm: Algorithm, asked: dict[int, Proposal]) -> None:
-        if event.kind is EventKind.ASKED:
-            proposal = algorithm.ask(event.record["count"])
-            if proposal.number != event.record["proposal"]:
-                raise CheckpointError(
-                    f"{self._run.path}: the algorithm proposes number {proposal.number} where the ledger has "
-                    f"{event.record['proposal']}; its checkpoint does not belong to this ledger"
-                )
-            asked[proposal.number] = proposal
-        elif event.kind is EventKind.TOLD:
-            ids = event.record["query_ids"]
-            found = {candidate.query_id: candidate for candidate in self._ledger.candidates(ids)}
-            self.candidates.update(found)
-            algorithm.tell([self._observation(query_id) for query_id in ids])
-            for query_id in ids:
-                self.candidates.pop(query_id, None)
-
-    def _load_newest(self, algorithm: Algorithm) -> int:
-        """Loads the newest readable checkpoint; returns the event it stands at, 0 without one."""
-        for path in reversed(self._checkpoints()):
-            try:
-                saved = load_checkpoint(path)
-                if saved["sequence"] > self.state.sequence or saved["algorithm"] != algorithm.name:
-                    continue
-                algorithm.load_state_dict(saved["state"])
-                return int(saved["sequence"])
-            except (CheckpointError, KeyError, ValueError):
-                continue  # the ledger alone suffices: an older checkpoint or none only costs time
-        return 0
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self._run.checkpoints.glob("[0-9]*.pt"))
-
-    def _observation(self, query_id: str) -> Observation:
-        candidate = self.candidates[query_id]
-        evaluation = self.state.settled.get(query_id) or self.state.remembered[query_id]
-        loss = None if evaluation.value is None else self._objective.loss(evaluation.value)
-        return Observation(candidate, evaluation.status, loss)
 
 
 __all__ = ["CampaignMemory"]
