@@ -218,6 +218,25 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
+class PredictingAlgorithm(Algorithm, Protocol):
+    """An algorithm that can say what it expects of a sample that nobody has judged."""
+
+    def predict(self, backbone: Backbone, latents: Tensor, conditions: Tensor) -> Tensor | None:
+        """Returns the losses that it expects, in the unit of those that it was told.
+
+        Args:
+            backbone: The model.
+            latents: Finished ones, finite, of shape (batch, *latent_shape).
+            conditions: (batch, condition_size).
+
+        Returns:
+            float64 of shape (batch,), NaN where it expects nothing; None while it knows too little, or if it never
+            expects anything with its settings.
+        """
+        ...
+
+
+@runtime_checkable
 class Surrogate(Protocol):
     """A cheap differentiable model of the oracle on flattened latents, ``dim`` numbers each."""
 
@@ -353,6 +372,7 @@ __all__ = [
     "NoiseHook",
     "Oracle",
     "Plan",
+    "PredictingAlgorithm",
     "QueryContext",
     "StepHook",
     "StepState",

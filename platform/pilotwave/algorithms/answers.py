@@ -181,11 +181,31 @@ def standardise(losses: Tensor) -> Tensor:
     losses = losses.double()
     if len(losses) == 0:
         return losses
-    largest = losses.abs().max()
-    unit = losses / 2.0 ** (torch.frexp(largest).exponent.clamp(-1000, 1000).double()) if largest > 0 else losses
+    unit = losses / _power_of_two(losses)
     centred = unit - unit.mean()
     spread = centred.square().mean().sqrt()
     return centred / spread if spread > 1e-12 * unit.abs().max() else torch.zeros_like(losses)
+
+
+def unstandardise(scores: Tensor, losses: Tensor) -> Tensor:
+    """Returns scores on the scale of standardised losses in the losses' own unit, float64: inverts standardise.
+
+    Args:
+        scores: Of any shape.
+        losses: Those that were standardised, (N,), N at least 1.
+    """
+    scale = _power_of_two(losses.double())
+    unit = losses.double() / scale
+    spread = (unit - unit.mean()).square().mean().sqrt()
+    found: Tensor = (scores.double() * spread + unit.mean()) * scale
+    return found
+
+
+def _power_of_two(losses: Tensor) -> Tensor:
+    """The power of two that brings losses (float64, at least one) to 1 at most; 1 if all are zero."""
+    largest = losses.abs().max()
+    exponent = torch.frexp(largest).exponent.clamp(-1000, 1000).double()
+    return torch.as_tensor(2.0**exponent if largest > 0 else torch.ones_like(largest))
 
 
 def best_first(losses: Tensor) -> Tensor:
@@ -193,4 +213,4 @@ def best_first(losses: Tensor) -> Tensor:
     return torch.argsort(losses, stable=True)
 
 
-__all__ = ["Answers", "best_first", "standardise"]
+__all__ = ["Answers", "best_first", "standardise", "unstandardise"]

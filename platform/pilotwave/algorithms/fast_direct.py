@@ -28,6 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pilotwave.algorithms.answers import unstandardise
 from pilotwave.algorithms.fast_direct_plan import (
     AlignedSurrogateGuide,
     BestGuide,
@@ -37,6 +38,7 @@ from pilotwave.algorithms.fast_direct_plan import (
     SurrogateSettings,
 )
 from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
+from pilotwave.protocols import Backbone
 from pilotwave.surrogates.gaussian_process import SOFTPLUS_OF_ZERO, ScoreScaling
 from pilotwave.types import Candidate, Observation, Proposal, ok_observations
 
@@ -98,6 +100,17 @@ class FastDirect:
             torch.tensor([loss for _, loss in fresh.values()], dtype=torch.float64),
             torch.stack([candidate.condition for candidate, _ in fresh.values()]),
         )
+
+    def predict(self, backbone: Backbone, latents: Tensor, conditions: Tensor) -> Tensor | None:
+        guide = self._guide()
+        if isinstance(guide, SurrogateGuide):
+            means = guide.surrogate.mean(latents.flatten(1))
+        elif isinstance(guide, AlignedSurrogateGuide):
+            means = guide.mean(backbone, latents)
+        else:
+            return None
+        raw = self.settings.scaling == "raw"
+        return means.double() if raw else unstandardise(means, torch.cat(self._losses))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -98,19 +98,24 @@ class AlignedSurrogateGuide:
     settings: SurrogateSettings
 
     def bind(self, backbone: Backbone) -> PseudoTargets:
-        reference = self.latents[:1]
-
-        def in_frame(latents: Tensor) -> Tensor:
-            return backbone.align(latents, reference.expand_as(latents))
-
-        process = self.settings.build(self.latents[0].numel())
-        process.append(in_frame(self.latents).flatten(1), self.losses)
-        surrogate = SurrogateGuide(process.snapshot()).bind(backbone)
+        surrogate = SurrogateGuide(self._fitted(backbone)).bind(backbone)
 
         def pseudo_targets(latents: Tensor, conditions: Tensor) -> Tensor:
-            return backbone.align(surrogate(in_frame(latents), conditions), latents, conditions)
+            return backbone.align(surrogate(self._in_frame(backbone, latents), conditions), latents, conditions)
 
         return pseudo_targets
+
+    def mean(self, backbone: Backbone, latents: Tensor) -> Tensor:
+        """Returns m at latents (batch, *latent_shape), of shape (batch,)."""
+        return self._fitted(backbone).mean(self._in_frame(backbone, latents).flatten(1))
+
+    def _in_frame(self, backbone: Backbone, latents: Tensor) -> Tensor:
+        return backbone.align(latents, self.latents[:1].expand_as(latents))
+
+    def _fitted(self, backbone: Backbone) -> PosteriorMean:
+        process = self.settings.build(self.latents[0].numel())
+        process.append(self._in_frame(backbone, self.latents).flatten(1), self.losses)
+        return process.snapshot()
 
 
 @dataclass(frozen=True)

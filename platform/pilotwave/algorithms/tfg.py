@@ -61,6 +61,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pilotwave.algorithms.answers import unstandardise
 from pilotwave.algorithms.guided_sampling import Guide, GuidedAlgorithm, Shift, seeded_normals
 from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
 from pilotwave.protocols import Backbone, StepState
@@ -160,6 +161,15 @@ class AlignedSurrogateGuide:
 
         return shift
 
+    def mean(self, backbone: Backbone, latents: Tensor, conditions: Tensor) -> Tensor:
+        """Returns the posterior mean at finished latents, (batch,); NaN for one without its like."""
+        means = torch.full((len(latents),), math.nan, dtype=torch.float64)
+        for place, (latent, condition) in enumerate(zip(latents, conditions, strict=True)):
+            surrogate = self._surrogate_at(backbone, latent, condition)
+            if surrogate is not None:
+                means[place] = float(surrogate.mean(latent.flatten()[None]))
+        return means
+
     def _surrogate_at(self, backbone: Backbone, latent: Tensor, condition: Tensor) -> PosteriorMean | None:
         """Fits a process in the frame of one latent, or returns None if it has no like or is not finite."""
         alike = torch.nonzero((self.conditions == condition).all(dim=1))[:, 0]
@@ -252,6 +262,14 @@ class TrainingFreeGuidance(GuidedAlgorithm):
 
     def tell(self, observations: Sequence[Observation]) -> None:
         self._learn(self._answers.add(observations))
+
+    def predict(self, backbone: Backbone, latents: Tensor, conditions: Tensor) -> Tensor | None:
+        guide = self._guide()
+        if isinstance(guide, SurrogateGuide):
+            return unstandardise(guide.surrogate.mean(latents.flatten(1)), self._answers.losses)
+        if isinstance(guide, AlignedSurrogateGuide):
+            return unstandardise(guide.mean(backbone, latents, conditions), self._answers.losses)
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "learnt_together": [list(names) for names in self._learnt_together]}

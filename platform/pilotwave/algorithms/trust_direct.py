@@ -31,9 +31,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pilotwave.algorithms.answers import Answers, best_first, standardise
+from pilotwave.algorithms.answers import Answers, best_first, standardise, unstandardise
 from pilotwave.algorithms.trust_direct_plan import Parents, TrustDirectPlan
 from pilotwave.config.components import AlgorithmConfig, AlgorithmSetting
+from pilotwave.protocols import Backbone
 from pilotwave.surrogates.fitted_process import FittedProcess, fit_process
 from pilotwave.types import Observation, Proposal
 
@@ -97,6 +98,15 @@ class TrustDirect:
 
     def tell(self, observations: Sequence[Observation]) -> None:
         self._answers.add(observations)
+
+    def predict(self, backbone: Backbone, latents: Tensor, conditions: Tensor) -> Tensor | None:
+        answers = self._answers
+        if len(answers) < FEWEST_UNGUIDED:
+            return None
+        surrogate = self._surrogate(self.setting.invariants(answers.latents, answers.conditions))
+        if surrogate is None:
+            return None
+        return unstandardise(surrogate.mean(backbone.invariants(latents, conditions)), answers.losses)
 
     def state_dict(self) -> dict[str, Any]:
         return {
