@@ -118,7 +118,7 @@ COMPARISONS = {
     "images-others": Comparison(
         "The other algorithms on the image suite",
         "images",
-        (REFERENCE, OURS, *ONE_PASS),
+        (OURS, *ONE_PASS),
         2,
         512,
         (),
@@ -127,7 +127,7 @@ COMPARISONS = {
     "molecules-others": Comparison(
         "The other algorithms on the molecule suite",
         "molecules",
-        (REFERENCE, OURS, *ONE_PASS),
+        (OURS, *ONE_PASS),
         3,
         96,
         (),
