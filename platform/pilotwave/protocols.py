@@ -201,7 +201,11 @@ class Algorithm(Protocol):
         ...
 
     def tell(self, observations: Sequence[Observation]) -> None:
-        """Learns from answers. Ids already told are ignored; observations without a loss are allowed."""
+        """Learns from answers. Ids already told are ignored; observations without a loss are allowed.
+
+        Candidates of proposal -1 come from earlier campaigns: learn from them as from one's own, or, where that
+        makes no sense, go on as if they had not been told.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Candidate:
     Attributes:
         query_id: Its name, the draw's.
         seed: The draw's seed.
-        proposal: The number of the proposal it came from.
+        proposal: The number of the proposal it came from; -1 if that was another campaign's (a warm start).
         noise_sequence: float32 of shape (steps + 1, *latent_shape).
         latent: float32 of shape (*latent_shape,).
         condition: int64 of shape (condition_size,).

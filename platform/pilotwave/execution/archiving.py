@@ -14,12 +14,17 @@ May import :mod:`pilotwave.archive`, :mod:`pilotwave.config` and the modules bes
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.project.record import AnswerRecord
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.campaign import Archive, CampaignConfig
 from pilotwave.config.loading import read_yaml
@@ -28,7 +33,7 @@ from pilotwave.execution.archive_recorder import ArchiveRecorder
 from pilotwave.execution.recall import Question, Recall, Recalled
 from pilotwave.execution.warm_start import Answer, compatible_elsewhere, earlier_answers
 from pilotwave.execution.workers import WorkerFacts
-from pilotwave.types import Candidate
+from pilotwave.types import Candidate, Evaluation
 
 if TYPE_CHECKING:
     from pilotwave.archive.project import ProjectArchive
@@ -114,6 +119,7 @@ class Archiving:
         self._recorder: ArchiveRecorder | None = None
         self._question: Question
         self._noise_shape: tuple[int, ...]
+        self._told: dict[str, Any]
         self._trouble = ""
 
     def open(self) -> None:
@@ -133,20 +139,15 @@ class Archiving:
 
     def begin(self, facts: WorkerFacts) -> None:
         """Takes up work for a run whose start is in its ledger."""
-        from pilotwave.archive.ledger import Ledger
         from pilotwave.archive.project import parameters_digest, run_id_of
 
         oracle = read_yaml(self._run.campaign_file)[0]["oracle"]
         parameters = parameters_digest(oracle)
         self._question = Question(facts.oracle, facts.oracle_version, parameters, facts.backbone)
         self._noise_shape = (facts.steps + 1, *facts.latent_shape)
-        reuse = self._section.reuse or self._default_reuse(facts)
-        if reuse != "off":
-            near = self._section.near if reuse == "near" else None
-            self._recall = Recall(self._question, near, self._section.radius or 0.0)
         with Ledger.open(self._run.ledger_file, read_only=True) as ledger:
             run_id = run_id_of(ledger)
-        told = {
+        self._told = {
             "campaign": self._config.name,
             "run_id": run_id,
             "contributor": self._section.contributor,
@@ -156,7 +157,12 @@ class Archiving:
             "oracle_parameters": parameters,
             "deterministic": facts.deterministic,
         }
-        self._recorder = ArchiveRecorder(self._section.path, self._run.ledger_file, told, self._note)
+        reuse = self._section.reuse or self._default_reuse(facts)
+        if reuse != "off":
+            near = self._section.near if reuse == "near" else None
+            self._recall = Recall(self._question, run_id, near, self._section.radius or 0.0)
+            self._learn_what_the_ledger_has()
+        self._recorder = ArchiveRecorder(self._section.path, self._run.ledger_file, self._told, self._note)
         self._recorder.wake()  # what an earlier driver did not get to
 
     def earlier_answers(self) -> list[Answer]:
@@ -194,6 +200,12 @@ class Archiving:
             self._say_once(f"the archive cannot be read, so the oracle is asked: {error}")
             return Recalled()
 
+    def learn(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Takes note of an answer that was paid for, for questions near it."""
+        if self._recall is not None and self._recall.near is not None and evaluation.reused_from is None:
+            lighter = dataclasses.replace(candidate, noise_sequence=torch.zeros(0), sample=None)
+            self._recall.own.add([AnswerRecord.of(lighter, evaluation, **self._told)])
+
     def wake(self) -> None:
         """Says that answers have been settled; returns at once."""
         if self._recorder is not None:
@@ -211,6 +223,15 @@ class Archiving:
         if archive is not None:
             archive.close()
         return left
+
+    def _learn_what_the_ledger_has(self) -> None:
+        if self._recall is None or self._recall.near is None:
+            return
+        with Ledger.open(self._run.ledger_file, read_only=True) as ledger:
+            for event in ledger.events():
+                if event.kind is EventKind.SETTLED:
+                    evaluation = event.evaluation()
+                    self.learn(ledger.candidate(evaluation.query_id), evaluation)
 
     def _default_reuse(self, facts: WorkerFacts) -> str:
         oracle = self._config.oracle

@@ -293,6 +293,8 @@ class Coordinator:
             self._ready.append(query_id)
             self._publisher.note(f"{query_id}: {failure.stage}: {failure.message}; tried again")
             return
+        if self._archiving is not None:
+            self._archiving.learn(self._memory.candidates[query_id], evaluation)
         self._memory.settle(evaluation)
         self._check_breaker(evaluation)
 

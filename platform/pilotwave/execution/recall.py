@@ -4,14 +4,18 @@ Two questions are the same if they are asked of the same oracle, in the same ver
 about the same canonical sample; the fidelity is then what the oracle gave. A failure is taken over only where
 failing is a property of the candidate. Near means that the same backbone made both latents, under the same
 condition, within a root-mean-square distance; latents are compared as they are, so that two turns of one molecule
-are far apart. May import :mod:`pilotwave.archive` and :mod:`pilotwave.types`.
+are far apart.
+
+Of its own answers a campaign takes none from the archive, since when they get there is a matter of chance, and none
+to the same question, which it does not ask twice (a stochastic oracle it does). Near ones come from
+:class:`OwnAnswers`. May import :mod:`pilotwave.archive` and :mod:`pilotwave.types`.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -76,19 +80,52 @@ class Recalled:
     near: dict[str, float] | None = None
 
 
+class OwnAnswers:
+    """What this run paid for, to be found by nearness; those of earlier proposals only.
+
+    In a synchronous campaign all of them are there when a proposal is asked about, so what is found depends on
+    neither the speed of oracles nor on when a run was killed.
+    """
+
+    def __init__(self) -> None:
+        self._records: list[AnswerRecord] = []
+        self._latents = np.zeros((0, 0), np.float32)
+
+    def add(self, records: Iterable[AnswerRecord]) -> None:
+        """Takes answers in; what is no answer is left out."""
+        fresh = [item for item in records if item.status is Status.OK and item.latent is not None]
+        if fresh:
+            rows = np.stack([np.asarray(item.latent, np.float32).reshape(-1) for item in fresh])
+            self._latents = np.concatenate([self._latents, rows]) if self._records else rows
+            self._records += [replace(item, latent=None, noise=None) for item in fresh]
+
+    def within(self, radius: float, candidate: Candidate) -> list[tuple[float, AnswerRecord]]:
+        """Returns those within a root-mean-square distance of a candidate, with it."""
+        if not self._records:
+            return []
+        difference = self._latents.astype(np.float64) - candidate.latent.detach().cpu().numpy().reshape(-1)
+        distances = np.sqrt(np.square(difference).mean(axis=1))
+        found = ((float(distances[place]), self._records[place]) for place in np.flatnonzero(distances <= radius))
+        return [(distance, record) for distance, record in found if record.proposal < candidate.proposal]
+
+
 @dataclass(frozen=True)
 class Recall:
     """Looks questions up.
 
     Attributes:
         question: Of the campaign.
+        run_id: Of the run.
         near: What is done with answers nearby, or None if only the same question counts.
         radius: How near, in root-mean-square latent distance.
+        own: What is near among the run's own answers.
     """
 
     question: Question
+    run_id: str
     near: Literal["reuse", "average", "query"] | None = None
     radius: float = 0.0
+    own: OwnAnswers = field(default_factory=OwnAnswers)
 
     def __call__(self, archive: ProjectArchive, candidate: Candidate) -> Recalled:
         """Answers a question from the archive if it can be.
@@ -96,7 +133,7 @@ class Recall:
         Raises:
             PilotwaveError: The archive cannot be read.
         """
-        known = [item for item in archive.lookup(self.question.about(candidate)) if item.reused_from is None]
+        known = [item for item in archive.lookup(self.question.about(candidate)) if self._is_anothers(item)]
         for status in (Status.OK, Status.INFEASIBLE):
             fitting = [item for item in known if item.status is status]
             if fitting:
@@ -118,7 +155,9 @@ class Recall:
         latent = candidate.latent.detach().cpu().numpy().astype(np.float32)[None]
         distances, ids = archive.neighbours(self.question.backbone, latent, NEAREST)
         condition = tuple(candidate.condition.reshape(-1).tolist())
-        found = []
+        found = [
+            (away, item) for away, item in self.own.within(self.radius, candidate) if item.condition == condition
+        ]
         for distance, record_id in zip(distances[0] / latent.size**0.5, ids[0], strict=False):
             if not distance <= self.radius:
                 continue
@@ -126,10 +165,13 @@ class Recall:
                 record = archive.get(record_id)
             except KeyError:  # it was removed a moment ago
                 continue
-            alike = self.question.is_asked_by(record) and record.condition == condition
+            alike = self._is_anothers(record) and record.condition == condition
             if alike and record.status is Status.OK:
                 found.append((float(distance), record))
         return sorted(found, key=lambda item: (item[0], item[1].record_id))
+
+    def _is_anothers(self, record: AnswerRecord) -> bool:
+        return record.run_id != self.run_id and self.question.is_asked_by(record)
 
 
 def _reused(candidate: Candidate, records: Sequence[AnswerRecord]) -> Evaluation:
@@ -150,4 +192,4 @@ def _reused(candidate: Candidate, records: Sequence[AnswerRecord]) -> Evaluation
     return replace(taken, value=statistics.fmean(values), properties={})
 
 
-__all__ = ["WORKER", "Question", "Recall", "Recalled"]
+__all__ = ["WORKER", "OwnAnswers", "Question", "Recall", "Recalled"]
