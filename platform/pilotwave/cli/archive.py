@@ -30,10 +30,14 @@ _TOGETHER = 256
 @archive.command()
 def add(
     run_dir: Annotated[Path, typer.Argument(help="The directory of the run.")],
-    place: Where = DEFAULT,
+    place: Annotated[
+        Path | None,
+        typer.Option("--archive", "-a", help=f"The archive's folder; by default the campaign's, or {DEFAULT}."),
+    ] = None,
     contributor: Annotated[
-        str, typer.Option(help="Whose answers they are; they can be forgotten by this name.")
-    ] = "unknown",
+        str | None,
+        typer.Option(help="Whose answers they are, by which they can be forgotten; the campaign's by default."),
+    ] = None,
     latents: Annotated[
         str, typer.Option(help="How a new archive keeps latents and noise: float32, or float16 in half the space.")
     ] = "float16",
@@ -45,17 +49,21 @@ def add(
     """
     from pilotwave.archive.project import ProjectArchive, records_of_run
     from pilotwave.archive.project.batches import batches_of
+    from pilotwave.archive.project.from_run import archive_section
     from pilotwave.archive.run_directory import RunDirectory
     from pilotwave.errors import RunDirectoryError
 
     run = RunDirectory(run_dir)
     if not run.exists():
         raise RunDirectoryError(f"{run_dir}: no run here; give the directory of a run, e.g. runs/demo")
+    section = archive_section(run)
+    place = place or section.path or DEFAULT
+    whose = section.contributor if contributor is None else contributor
     exists = (place / "manifest.json").exists()
     opened = ProjectArchive.open(place) if exists else ProjectArchive.create(place, latents=latents)  # type: ignore[arg-type]
     found = new = 0
     with opened:
-        for records in batches_of(records_of_run(run, contributor), _TOGETHER):
+        for records in batches_of(records_of_run(run, whose), _TOGETHER):
             found += len(records)
             new += len(opened.append(records))
         rows = len(opened)

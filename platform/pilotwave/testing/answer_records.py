@@ -5,6 +5,9 @@ May import numpy and the core.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+
 import numpy as np
 
 from pilotwave.archive.project.record import AnswerRecord, sample_columns
@@ -94,4 +97,19 @@ def answer_record(
     )
 
 
-__all__ = ["EPOCH", "answer_record", "water"]
+def same_record(left: AnswerRecord, right: AnswerRecord) -> bool:
+    """Says whether two records are equal to the last bit; NaN equals NaN, and 0.0 does not equal -0.0."""
+    for item in fields(AnswerRecord):
+        mine, other = getattr(left, item.name), getattr(right, item.name)
+        if isinstance(mine, np.ndarray) and isinstance(other, np.ndarray):
+            if mine.shape != other.shape or not np.array_equal(mine, other, equal_nan=True):
+                return False
+        elif isinstance(mine, Mapping) and isinstance(other, Mapping):
+            if repr(sorted(mine.items())) != repr(sorted(other.items())):
+                return False
+        elif repr(mine) != repr(other):
+            return False
+    return True
+
+
+__all__ = ["EPOCH", "answer_record", "same_record", "water"]

@@ -6,8 +6,7 @@
         archive.table("value > 60 and oracle = 'xtb:polarizability'", ["record_id", "value"])
 
 One process owns an archive and appends; any number may read it at the same time, and none of them ever sees half
-a write. May import numpy, pyarrow and the archive's own modules; :mod:`pilotwave.storage` only for an owner,
-because it needs torch.
+a write. May import numpy, pyarrow and the archive's own modules.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from pilotwave.archive.project.files import storage_errors, sync_folder
 from pilotwave.archive.project.keys import EvaluationKey
 from pilotwave.archive.project.manifest import NAME, Manifest
 from pilotwave.archive.project.neighbours import NeighbourIndexes
-from pilotwave.archive.project.opening import Seen, foreign_files, opened, sweep
+from pilotwave.archive.project.opening import Seen, foreign_files, held, opened, sweep
 from pilotwave.archive.project.promises import JOURNAL, Promise, RemovalReceipt, promised
 from pilotwave.archive.project.record import AnswerRecord
 from pilotwave.archive.project.statistics import statistics_of
@@ -81,7 +80,7 @@ class ProjectArchive:
         if found := foreign_files(path):
             raise ArchiveError(f"{path} holds {found[0]} and no archive; choose another folder")
         with ExitStack() as stack:
-            _hold(path, stack)
+            stack.enter_context(held(path))
             with storage_errors(path):
                 for folder in ("segments", "parts", "index", "journal", "receipts"):
                     (path / folder).mkdir(parents=True, exist_ok=True)
@@ -107,7 +106,7 @@ class ProjectArchive:
             return cls(path, contents, seen, ExitStack())
         Manifest.load(path)
         with ExitStack() as stack:
-            _hold(path, stack)
+            stack.enter_context(held(path))
             archive = cls(path, Contents(path, Manifest.load(path)), None, stack.pop_all())
         try:
             archive._take_over()
@@ -363,12 +362,6 @@ class ProjectArchive:
         contents = self._whole()
         for start in range(0, contents.rows, size):
             yield self._records(np.arange(start, min(start + size, contents.rows)))
-
-
-def _hold(path: Path, stack: ExitStack) -> None:
-    from pilotwave.storage import held_folder
-
-    stack.enter_context(held_folder(path, ArchiveError))
 
 
 __all__ = ["JOURNAL", "Damage", "LatentType", "ProjectArchive", "RemovalReceipt"]

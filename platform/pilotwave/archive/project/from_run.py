@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pilotwave.archive.ledger import EventKind, Ledger
@@ -58,6 +60,32 @@ def records_of_run(run: RunDirectory, contributor: str, *, deterministic: bool =
                     yield from _records(ledger, waiting, facts, known, deterministic)
                     waiting = []
         yield from _records(ledger, waiting, facts, known, deterministic)
+
+
+@dataclass(frozen=True)
+class ArchiveSection:
+    """What a run's campaign says of its project archive.
+
+    Attributes:
+        path: Its folder, or None if it has none.
+        contributor: Whose answers the run's are.
+    """
+
+    path: Path | None = None
+    contributor: str = ""
+
+
+def archive_section(run: RunDirectory) -> ArchiveSection:
+    """Returns the archive section of a run's campaign; empty if it has none.
+
+    Raises:
+        RunDirectoryError: The campaign file cannot be read.
+    """
+    section = _campaign_fields(run).get("archive")
+    if not isinstance(section, Mapping):
+        return ArchiveSection()
+    path = section.get("path")
+    return ArchiveSection((run.path / str(path)).resolve() if path else None, str(section.get("contributor", "")))
 
 
 def run_id_of(ledger: Ledger) -> str:
@@ -114,4 +142,4 @@ def _campaign_fields(run: RunDirectory) -> dict[str, Any]:
         raise RunDirectoryError(f"{run.path} cannot be read: {error}") from error
 
 
-__all__ = ["parameters_digest", "records_of_run", "run_id_of"]
+__all__ = ["ArchiveSection", "archive_section", "parameters_digest", "records_of_run", "run_id_of"]

@@ -6,12 +6,14 @@ Read from the mol block by hand, because chemistry tools have no place in the ar
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 RESOLUTION = 0.01
 """Distances are rounded to this, in Å."""
+_FLAT = 1e-3
 
 Atoms = tuple[list[str], npt.NDArray[np.float64]]
 
@@ -57,28 +59,27 @@ def geometry_fingerprint(elements: list[str], positions: npt.NDArray[np.float64]
 def handedness(elements: list[str], positions: npt.NDArray[np.float64]) -> int:
     """Returns 1 or -1 for the two mirror images of a chiral arrangement, 0 for one that is (nearly) its own.
 
-    The sign of the volume that three moments of the arrangement span, which turning and renumbering leave
-    alone and mirroring inverts.
+    The sign of the volume that three moments of the arrangement span: turning and renumbering leave it alone,
+    mirroring inverts it.
     """
-    if len(elements) < 4:
-        return 0
     centred = positions - positions.mean(axis=0)
-    weights = np.array([_weight(element) for element in elements])[:, None]
     radius = np.sqrt((centred**2).sum(-1, keepdims=True))
     scale = float(radius.max())
     if scale == 0.0:
         return 0
     unit, radius = centred / scale, radius / scale
-    moments = np.stack([(weights * unit).sum(0), (unit * radius**2).sum(0), (weights * unit * radius**3).sum(0)])
-    lengths = np.linalg.norm(moments, axis=1)
-    volume = float(np.linalg.det(moments))
-    limit = 1e-3 * float(max(1.0, lengths.prod()))
-    return 0 if abs(volume) < limit else int(np.sign(volume))
+    weights = np.array([_weights(element) for element in elements])
+    moments = [(weights[:, [power]] * unit * radius ** (2 * power)).sum(0) for power in range(3)]
+    spanned = math.prod(float(np.linalg.norm(moment)) for moment in moments)
+    volume = float(np.linalg.det(np.stack(moments)))
+    # Where the volume is that of rounded coordinates, its sign says nothing.
+    return 0 if abs(volume) < _FLAT * max(spanned, 1e-3) else int(np.sign(volume))
 
 
-def _weight(element: str) -> float:
-    """Returns a fixed number an element: only that elements differ matters, not which is heavier."""
-    return 1.0 + int.from_bytes(element.encode()[:2].ljust(2), "big") % 97 / 97.0
+def _weights(element: str) -> tuple[float, float, float]:
+    """Returns three fixed numbers from 0.5 to 1.5 an element: only that elements differ matters."""
+    data = hashlib.sha256(element.encode()).digest()
+    return (0.5 + data[0] / 255, 0.5 + data[1] / 255, 0.5 + data[2] / 255)
 
 
 def _parse_v2000(lines: list[str]) -> Atoms:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pilotwave.archive.project.geometry import geometry_fingerprint, parse_mol_block
 from pilotwave.samples import MoleculeSample, Sample
 
+_COMPACT = json.JSONEncoder(separators=(",", ":")).encode
+
 
 @dataclass(frozen=True)
 class EvaluationKey:
@@ -51,7 +53,7 @@ class EvaluationKey:
     def digest(self) -> int:
         """Returns 63 bits of the question without its fidelity, by which an archive finds the answers."""
         words = [self.oracle, self.oracle_version, self.oracle_parameters, self.canonical]
-        return short_digest(json.dumps(words, separators=(",", ":")))
+        return short_digest(_COMPACT(words))
 
 
 def canonical_form(sample: Sample, *, geometry: bool = True) -> str:

@@ -5,12 +5,16 @@ May import the archive's own modules.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pilotwave.archive.project.contents import Contents
 from pilotwave.archive.project.errors import ArchiveError
-from pilotwave.archive.project.files import TEMPORARY, delete, sync_folder
+from pilotwave.archive.project.files import TEMPORARY, delete, storage_errors, sync_folder
 from pilotwave.archive.project.manifest import NAME, Manifest
 
 Seen = bytes
@@ -62,6 +66,32 @@ def sweep(archive: Path, manifest: Manifest) -> None:
     delete(archive / f".{NAME}{TEMPORARY}")
 
 
+@contextmanager
+def held(archive: Path) -> Iterator[None]:
+    """Makes this process the owner of an archive; the hold goes with the process, also after ``kill -9``.
+
+    Like :func:`pilotwave.storage.held_folder`, without torch, which would be most of the time that opening takes.
+
+    Raises:
+        ArchiveError: Another process owns it.
+        StorageError: The folder cannot be made or locked.
+    """
+    with storage_errors(archive):
+        archive.mkdir(parents=True, exist_ok=True)
+        handle = os.open(archive / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with storage_errors(archive):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ArchiveError(
+                    f"{archive} is in use by another pilotwave process; wait for it, or only read it"
+                ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def foreign_files(folder: Path) -> list[str]:
     """Returns what lies in a folder that no archive would have left there."""
     if not folder.is_dir():
@@ -80,4 +110,4 @@ def _signature(archive: Path) -> Seen:
         return b""
 
 
-__all__ = ["Seen", "foreign_files", "opened", "sweep"]
+__all__ = ["Seen", "foreign_files", "held", "opened", "sweep"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,8 @@ from pilotwave.archive.project import (
     segments,
 )
 from pilotwave.errors import StorageError
-from pilotwave.testing.answer_records import answer_record
+from pilotwave.testing.answer_records import answer_record, same_record
 from pilotwave.types import Failure, Status
-
-
-def same(left: AnswerRecord, right: AnswerRecord) -> bool:
-    for item in fields(AnswerRecord):
-        mine, other = getattr(left, item.name), getattr(right, item.name)
-        if isinstance(mine, dict):
-            mine, other = sorted(mine.items()), sorted(other.items())
-        if isinstance(mine, np.ndarray):
-            if mine.shape != other.shape or not np.array_equal(mine, other, equal_nan=True):
-                return False
-        elif repr(mine) != repr(other):  # NaN equals NaN, and 0.0 does not equal -0.0
-            return False
-    return True
 
 
 @pytest.fixture
@@ -56,7 +43,7 @@ def test_records_come_back_as_they_were(archive: ProjectArchive, compacted: bool
     if compacted:
         archive.compact()
     assert len(archive) == 60
-    assert all(same(archive.get(record.record_id), record) for record in RECORDS)
+    assert all(same_record(archive.get(record.record_id), record) for record in RECORDS)
     order = [RECORDS[place].record_id for place in (59, 3, 40, 3)]
     assert [record.record_id for record in archive.records(order)] == order
     assert [record.record_id for batch in archive.batches(7) for record in batch] == [
@@ -137,12 +124,12 @@ def test_any_record_survives_segment_and_part(
     with ProjectArchive.create(folder) as archive:
         archive.append(records)
         digest = archive.digest()
-        assert all(same(archive.get(record.record_id), record) for record in records)
+        assert all(same_record(archive.get(record.record_id), record) for record in records)
         archive.compact()
         assert archive.digest() == digest
     with ProjectArchive.open(folder, read_only=True) as archive:
         assert len(archive) == len(records)
-        assert all(same(archive.get(record.record_id), record) for record in records)
+        assert all(same_record(archive.get(record.record_id), record) for record in records)
         assert archive.verify() == []
 
 
