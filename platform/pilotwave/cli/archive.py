@@ -230,7 +230,7 @@ def _print_rows(names: list[str], rows: list[dict[str, Any]]) -> None:
         return
     table = Table()
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "record_id")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in names))
     Console().print(table)
