@@ -31,8 +31,13 @@ def forget(
         str | None,
         typer.Option(metavar="FILTER", help="A condition in SQL, e.g. \"worker = 'alice' AND value > 3\"."),
     ] = None,
-    archive: Annotated[Path | None, typer.Option(help="Forget in this project archive.")] = None,
-    campaign: Annotated[str | None, typer.Option(help="With --archive: a whole campaign or run id.")] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(help="A project archive: the run's, or without a run directory the only place to forget in."),
+    ] = None,
+    campaign: Annotated[
+        str | None, typer.Option(help="With --archive alone: a whole campaign, by its name or run id.")
+    ] = None,
     corrective: Annotated[
         bool, typer.Option("--corrective", help="Find the relatives of wrong answers, and forget them together.")
     ] = False,
@@ -52,9 +57,9 @@ def forget(
     """
     if json_output and not (yes or dry_run or finish):
         raise InputError("--json: expected --yes or --dry-run with it, because nobody can be asked")
-    if (run_dir is None) == (archive is None):
-        raise InputError("expected either a run directory or --archive PATH; see --help")
-    screen = _Screen(dry_run=dry_run, yes=yes, json_output=json_output)
+    if run_dir is None and archive is None:
+        raise InputError("expected a run directory, or --archive PATH; see --help")
+    screen = _Screen(dry_run=dry_run, yes=yes, json_output=json_output, archive=archive)
     if finish:
         if run_dir is None:
             raise InputError("--finish: expected a run directory; a project archive finishes by itself when opened")
@@ -74,8 +79,7 @@ def forget(
     if run_dir is not None:
         screen.forget_in_run(run_dir, request)
     else:
-        assert archive is not None  # one of the two is given
-        screen.forget_in_archive(archive, request)
+        screen.forget_in_archive(request)
 
 
 def drift(
@@ -127,8 +131,8 @@ def drift(
 class _Screen:
     """Shows, asks, and does."""
 
-    def __init__(self, *, dry_run: bool, yes: bool, json_output: bool) -> None:
-        self._dry_run, self._yes, self._json = dry_run, yes, json_output
+    def __init__(self, *, dry_run: bool, yes: bool, json_output: bool, archive: Path | None) -> None:
+        self._dry_run, self._yes, self._json, self._archive = dry_run, yes, json_output, archive
 
     def finish(self, run_dir: Path) -> None:
         from pilotwave.archive.run_directory import RunDirectory
@@ -162,7 +166,7 @@ class _Screen:
         from pilotwave.forgetting.forget_run import forget as forget_in_run
         from pilotwave.forgetting.forget_run import plan_forgetting
 
-        plan = plan_forgetting(run_dir, request)
+        plan = plan_forgetting(run_dir, request, self._archive)
         if self._dry_run:
             facts = {**_plan_facts(plan), **(more or {})}
             typer.echo(json.dumps(facts, indent=2)) if self._json else _print_plan(plan)
@@ -170,11 +174,13 @@ class _Screen:
         if not self._json:
             _print_plan(plan)
         self._ask(len(plan.selection.ids))
-        self._say_done(forget_in_run(run_dir, request))
+        self._say_done(forget_in_run(run_dir, request, self._archive))
 
-    def forget_in_archive(self, path: Path, request: ForgetRequest) -> None:
+    def forget_in_archive(self, request: ForgetRequest) -> None:
         from pilotwave.forgetting.archive_records import remove_from_archive, select_from_archive
 
+        path = self._archive
+        assert path is not None  # there is no run directory
         selection = select_from_archive(path, request)
         if self._dry_run:
             facts = {"records": len(selection.ids), "named": selection.named, "runs": dict(selection.runs)}

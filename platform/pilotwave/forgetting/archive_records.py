@@ -6,6 +6,7 @@ inside functions.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,9 @@ from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.loading import read_yaml
 from pilotwave.errors import ConfigError, InputError
 from pilotwave.forgetting.selection import ForgetRequest
+
+_OWNER_SECONDS = 15.0
+"""A campaign owns its archive while it adds a batch, no longer."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,41 @@ class ArchiveSelection:
     runs: Mapping[str, int]
 
 
-def archive_of(run: RunDirectory) -> Path | None:
-    """Returns the project archive that a run writes to, or None if it has none or it is not there."""
+def archive_of(run: RunDirectory, given: Path | None = None) -> Path | None:
+    """Returns the project archive that holds a run's answers, or None if there is none.
+
+    Args:
+        run: Its directory.
+        given: By the user; else that of its campaign is taken, or ``archive`` beside the run, to which
+            ``pilotwave archive add`` writes.
+
+    Raises:
+        InputError: The given one is none, or the campaign cannot be read.
+    """
+    if given is not None:
+        if not (given / "manifest.json").exists():
+            raise InputError(f"--archive: expected a project archive, there is none at {given}")
+        return given.resolve()
     try:
         section = read_yaml(run.campaign_file)[0].get("archive")
     except ConfigError as error:
         raise InputError(f"{run.path}: {error}") from error
-    if not isinstance(section, Mapping) or not section.get("path"):
-        return None
-    path = (run.path / str(section["path"])).resolve()
+    named = section.get("path") if isinstance(section, Mapping) else None
+    path = run.path.parent / "archive" if named is None else (run.path / str(named)).resolve()
     return path if (path / "manifest.json").exists() else None
+
+
+def contributed(path: Path, run: RunDirectory, contributor: str | None) -> set[str]:
+    """Returns a run's query ids that a project archive holds under a contributor's name; none without a name."""
+    if contributor is None:
+        return set()
+    from pilotwave.archive.project import ProjectArchive, run_id_of
+
+    with Ledger.open(run.ledger_file, read_only=True) as ledger:
+        run_id = run_id_of(ledger)
+    where = f"run_id = {_quoted(run_id)} AND contributor = {_quoted(contributor)}"
+    with ProjectArchive.open(path, read_only=True) as archive:
+        return set(archive.table(where, ["query_id"]).column("query_id").to_pylist())
 
 
 def archived_ids(path: Path, run: RunDirectory, ids: Collection[str]) -> ArchiveSelection:
@@ -84,15 +113,26 @@ def select_from_archive(path: Path, request: ForgetRequest) -> ArchiveSelection:
 
 
 def remove_from_archive(path: Path, ids: Sequence[str], kind: str) -> dict[str, Any]:
-    """Takes records out of every file of a project archive, as its owner.
+    """Takes records out of every file of a project archive, as its owner; waits for another owner a while.
 
     Returns:
         The archive's receipt.
-    """
-    from pilotwave.archive.project import ProjectArchive
 
-    with ProjectArchive.open(path) as archive:
-        return asdict(archive.remove(list(ids), reason=f"forget by {kind}"))
+    Raises:
+        ArchiveError: It is gone, or another process kept owning it.
+        StorageError: It cannot be written.
+    """
+    from pilotwave.archive.project import ArchiveError, ProjectArchive
+
+    deadline = time.monotonic() + _OWNER_SECONDS
+    while True:
+        try:
+            with ProjectArchive.open(path) as archive:
+                return asdict(archive.remove(list(ids), reason=f"forget by {kind}"))
+        except ArchiveError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _with_taken(path: Path, wanted: Sequence[str], *, missing_is_wrong: bool) -> ArchiveSelection:
@@ -107,8 +147,8 @@ def _with_taken(path: Path, wanted: Sequence[str], *, missing_is_wrong: bool) ->
         raise InputError(f"{path}: expected known record ids, got {', '.join(unknown[:5])}{example}")
     taken: dict[str, list[str]] = {}
     for name, source in zip(columns["record_id"], columns["reused_from"], strict=True):
-        if source is not None:
-            taken.setdefault(source, []).append(name)
+        for word in (source or "").split():  # several where answers were averaged
+            taken.setdefault(word, []).append(name)
     gone: dict[str, None] = {}
     waiting = list(wanted)
     while waiting:

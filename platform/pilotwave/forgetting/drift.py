@@ -10,6 +10,7 @@ The p-value is that of a permutation of the residuals. May import numpy and :mod
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,7 @@ def drift(
         ValueError: The numbers of latents, values and times differ, or something is not finite.
     """
     points = np.asarray(latents, dtype=np.float64)
-    points = points.reshape(len(points), -1)
+    points = points.reshape(len(points), math.prod(points.shape[1:]))
     answers, moments = np.asarray(values, dtype=np.float64), np.asarray(times, dtype=np.float64)
     if not len(points) == len(answers) == len(moments):
         counts = f"{len(points)}, {len(answers)}, {len(moments)}"

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilotwave.archive.ledger import Ledger
+from pilotwave.archive.project import run_id_of
 from pilotwave.archive.reduced_ledger import is_reduced, ledger_digest, reduce_ledger, settle_into_one_file
 from pilotwave.archive.run_directory import RunDirectory
-from pilotwave.errors import RunDirectoryError
+from pilotwave.errors import InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.receipts import wait_until_quiet
-from pilotwave.forgetting.archive_records import archive_of, archived_ids, remove_from_archive
+from pilotwave.forgetting.archive_records import archive_of, archived_ids, contributed, remove_from_archive
 from pilotwave.forgetting.byte_search import files_under, files_with_ids
 from pilotwave.forgetting.metrics import changes_without
 from pilotwave.forgetting.outbox import pending_rows, rewrite_pending
@@ -73,8 +74,13 @@ class Forgotten:
     salt: str
 
 
-def plan_forgetting(run_dir: Path, request: ForgetRequest) -> Plan:
+def plan_forgetting(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -> Plan:
     """Finds what would go, and every place that holds it; nothing is changed.
+
+    Args:
+        run_dir: Of the run.
+        request: What shall be forgotten.
+        archive: The project archive that holds its answers; by default the campaign's, or the one beside the run.
 
     Raises:
         InputError: There is no run, or nothing matches.
@@ -82,24 +88,24 @@ def plan_forgetting(run_dir: Path, request: ForgetRequest) -> Plan:
     """
     run = RunDirectory(run_dir)
     recorded = RecordedRun.read(run.path)
-    selection = select(recorded, request)
+    found = archive_of(run, archive)
+    by_name = set() if found is None else contributed(found, run, request.contributor)
+    selection = select(recorded, request, by_name)
     places = places_in_run(run, selection.ids)
     tracked = tracked_run(run.path)
     with Ledger.open(run.ledger_file, read_only=True) as ledger:
-        events = list(ledger.events())
+        events, run_id = list(ledger.events()), run_id_of(ledger)
     rows = pending_rows(run.path) + ([] if tracked is None else tracked.rows())
     changes = changes_without(rows, events, set(selection.ids), recorded.objective.loss)
     artifacts = [] if tracked is None else [name for name in tracked.artifacts() if name in NAMES.values()]
     if tracked is not None:
         places.append(Place("metrics", tracked.where, f"{len(changes)} values change"))
         places += [Place("artifact", f"{tracked.where}: {name}", "made anew from the ledger") for name in artifacts]
-    archive = archive_of(run)
-    archived = None if archive is None else archived_ids(archive, run, selection.ids)
+    archived = None if found is None else archived_ids(found, run, selection.ids)
     others: dict[str, int] = {}
     if archived is not None and archived.ids:
         places.append(Place("archive", str(archived.path), f"{len(archived.ids)} records go"))
-        own = next((name.rpartition("/")[0] for name in archived.ids), "")
-        others = {name: count for name, count in archived.runs.items() if name != own}
+        others = {name: count for name, count in archived.runs.items() if name != run_id}
     promise = Promise(
         receipt=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
         when=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,14 +117,14 @@ def plan_forgetting(run_dir: Path, request: ForgetRequest) -> Plan:
         had_results=bool(artifacts) or next(files_under(run.results), None) is not None,
         changes=tuple(changes),
         artifacts=tuple(artifacts),
-        archive=None if archive is None else str(archive),
+        archive=None if found is None else str(found),
         archived=() if archived is None else archived.ids,
     )
     return Plan(selection, promise, tuple(places), others)
 
 
-def forget(run_dir: Path, request: ForgetRequest) -> Forgotten:
-    """Forgets, durably; see the module.
+def forget(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -> Forgotten:
+    """Forgets, durably; see the module, and :func:`plan_forgetting` for the arguments.
 
     Raises:
         RunDirectoryError: A driver is at work.
@@ -131,10 +137,15 @@ def forget(run_dir: Path, request: ForgetRequest) -> Forgotten:
     with run.lock():
         finish_promised_forgetting(run.path)
         with _alone(run):
-            plan = plan_forgetting(run.path, request)
+            plan = plan_forgetting(run.path, request, archive)
             promise = _with_digests(run, plan.promise)
             write_promise(run.path, promise)
-            return _keep(run, promise)
+            done = _keep_or_say(run, promise)
+    others = [
+        f"run {name} took {count} answers from these; forget them in its directory as well"
+        for name, count in plan.other_runs.items()
+    ]
+    return replace(done, notes=(*done.notes, *others))
 
 
 def finish_promised_forgetting(run_dir: Path) -> Forgotten | None:
@@ -154,7 +165,7 @@ def finish_promised_forgetting(run_dir: Path) -> Forgotten | None:
                 leftover.unlink(missing_ok=True)
         return None
     with _alone(run):
-        return _keep(run, promise)
+        return _keep_or_say(run, promise)
 
 
 @contextmanager
@@ -186,6 +197,15 @@ def _changing_files(run: RunDirectory, promise: Promise, tracked: TrackedRun | N
         made_anew = set(promise.artifacts)
         files += [path for path in tracked.files() if path.suffix == ".db" or path.name in made_anew]
     return files
+
+
+def _keep_or_say(run: RunDirectory, promise: Promise) -> Forgotten:
+    try:
+        return _keep(run, promise)
+    except (PilotwaveError, OSError) as error:
+        raise InfrastructureError(
+            f"{error}; the forgetting has begun and will be finished by: pilotwave forget {run.path} --finish"
+        ) from error
 
 
 def _keep(run: RunDirectory, promise: Promise) -> Forgotten:

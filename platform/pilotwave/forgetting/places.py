@@ -58,11 +58,12 @@ def places_in_run(run: RunDirectory, ids: Collection[str]) -> list[Place]:
 
 def receipts_of(run: RunDirectory, ids: Collection[str]) -> list[Path]:
     """Returns the receipts of these queries that are still on the disk, and what was left half-written."""
-    taken = {item.query_id for item in read_receipts(run.receipts) if item.reused_from in ids}
+    gone = set(ids)
+    taken = {item.query_id for item in read_receipts(run.receipts) if gone & set((item.reused_from or "").split())}
     found = []
     for path in files_under(run.receipts):
         query_id, _, _ = path.name.removesuffix(".json").rpartition(".")
-        of_them = path.suffix == ".json" and unquote(query_id) in taken.union(ids)
+        of_them = path.suffix == ".json" and unquote(query_id) in gone | taken
         if of_them or path.suffix == ".tmp":
             found.append(path)
     return found

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 
 FEWEST = 6
 """Answers below which a fit says nothing."""
-MOST = 1500
+MOST = 1000
 """Answers that are fitted at most, an even part of more; the cost grows with their cube."""
 _LEAST_SPREAD = 1e-12
 

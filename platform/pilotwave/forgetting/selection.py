@@ -8,13 +8,14 @@ was forgotten. May import :mod:`pilotwave.archive` and :mod:`pilotwave.report`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.project import run_id_of
 from pilotwave.config.loading import read_yaml
 from pilotwave.errors import ConfigError, InputError
 from pilotwave.report.recorded_run import Judged, RecordedRun
@@ -100,8 +101,13 @@ class Selection:
     paid: int
 
 
-def select(run: RecordedRun, request: ForgetRequest) -> Selection:
+def select(run: RecordedRun, request: ForgetRequest, contributed: Collection[str] = ()) -> Selection:
     """Finds what goes from a run.
+
+    Args:
+        run: The run.
+        request: What shall be forgotten.
+        contributed: Query ids that a project archive holds under the contributor's name.
 
     Raises:
         InputError: An id is unknown, the condition is none, or nothing matches.
@@ -112,16 +118,16 @@ def select(run: RecordedRun, request: ForgetRequest) -> Selection:
             "--campaign is for a project archive (--archive PATH); a run directory can be deleted whole"
         )
     with Ledger.open(run.directory.ledger_file, read_only=True) as ledger:
-        candidates = ledger.identities()
+        candidates, run_id = ledger.identities(), run_id_of(ledger)
     everything = [query_id for query_id, _, _ in candidates]
     if request.queries:
         named = _known(run, everything, request.queries)
     elif request.contributor is not None:
-        named = _by_contributor(run, everything, request.contributor)
+        named = _by_contributor(run, everything, request.contributor, contributed)
     else:
         assert request.where is not None  # one of the three is given
         named = _by_condition(run, everything, request.where)
-    reused = _taken_from(run, named)
+    reused = _taken_from(run, named, run_id)
     repeats = _same_samples(candidates, named | reused)
     gone = named | reused | repeats
     return Selection(
@@ -137,21 +143,24 @@ def _known(run: RecordedRun, everything: Sequence[str], wanted: Sequence[str]) -
     """The ids themselves; a record of a project archive stands for the answers that were taken from it."""
     taken: dict[str, set[str]] = {}
     for query_id, evaluation in _evaluations(run):
-        if evaluation.reused_from is not None:
-            taken.setdefault(evaluation.reused_from, set()).add(query_id)
+        for source in (evaluation.reused_from or "").split():
+            taken.setdefault(source, set()).add(query_id)
     unknown = sorted(set(wanted) - set(everything) - set(taken))
     if unknown:
         example = f"; ids look like {everything[0]}" if everything else ""
         raise InputError(f"{run.directory.path}: expected known query ids, got {', '.join(unknown[:5])}{example}")
-    return (set(wanted) & set(everything)).union(*(taken.get(name, set()) for name in wanted))
+    own = set(wanted) & set(everything)
+    return own.union(*(taken.get(name, set()) for name in set(wanted) - own))
 
 
-def _by_contributor(run: RecordedRun, everything: Sequence[str], name: str) -> set[str]:
+def _by_contributor(
+    run: RecordedRun, everything: Sequence[str], name: str, contributed: Collection[str]
+) -> set[str]:
     if _campaign_contributor(run) == name:
         if everything:
             return set(everything)
         raise InputError(f"{run.directory.path}: expected records of contributor {name!r}, found none yet")
-    found, workers = set(), set()
+    found, workers = set(contributed), set()
     with Ledger.open(run.directory.ledger_file, read_only=True) as ledger:
         for event in ledger.events():
             if event.kind in (EventKind.ATTEMPTED, EventKind.SETTLED, EventKind.REMEMBERED):
@@ -234,18 +243,16 @@ def _text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-def _taken_from(run: RecordedRun, named: set[str]) -> set[str]:
-    """The answers taken from these, and those taken from them in turn."""
-    found: set[str] = set()
-    while True:
-        more = {
-            query_id
-            for query_id, evaluation in _evaluations(run)
-            if evaluation.reused_from in named | found and query_id not in named | found
-        }
-        if not more:
-            return found
-        found |= more
+def _taken_from(run: RecordedRun, named: set[str], run_id: str) -> set[str]:
+    """The answers taken from these, directly or by way of a project archive, and those taken from them in turn."""
+    gone, own = set(named), f"{run_id}/"
+    taken = {
+        name: {source.removeprefix(own) for source in (item.reused_from or "").split()}
+        for name, item in _evaluations(run)
+    }
+    while more := {name for name, sources in taken.items() if sources & gone and name not in gone}:
+        gone |= more
+    return gone - named
 
 
 def _same_samples(candidates: Iterable[tuple[str, str | None, str | None]], gone: set[str]) -> set[str]:
