@@ -77,6 +77,8 @@ class ProjectArchive:
             raise ArchiveError(f"expected latents {' or '.join(get_args(LatentType))}, got {latents!r}")
         if (path / NAME).exists():
             raise ArchiveError(f"{path} holds an archive already; open it, or choose another folder")
+        if path.exists() and not path.is_dir():
+            raise ArchiveError(f"{path} is a file and no folder; choose another place for the archive")
         if found := foreign_files(path):
             raise ArchiveError(f"{path} holds {found[0]} and no archive; choose another folder")
         with ExitStack() as stack:

@@ -45,7 +45,7 @@ class Contents:
                 continue
             try:
                 self.containers.append(_open(archive, entry, manifest.latents))
-            except (DamagedArchiveError, FileNotFoundError) as error:
+            except (DamagedArchiveError, OSError) as error:
                 self._unopened.append(_unopened(entry, error))
         for left in kept.values():
             if isinstance(left, Segment):
@@ -193,6 +193,8 @@ def _unopened(entry: Entry, error: Exception) -> Damage:
     what = f"{entry.rows} records are out of reach" if isinstance(entry, PartEntry) else "records are out of reach"
     if isinstance(error, FileNotFoundError):
         return Damage(name, "the whole file", f"it is missing, {what}")
+    if isinstance(error, OSError):
+        return Damage(name, "the whole file", f"it cannot be read ({error.strerror or error}), {what}")
     return Damage(name, "the file as a whole", f"it is not as it was written, {what}")
 
 

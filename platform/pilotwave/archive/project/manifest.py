@@ -14,6 +14,7 @@ from typing import Any, Self
 from pilotwave.archive.project import schema
 from pilotwave.archive.project.errors import ArchiveError, DamagedArchiveError
 from pilotwave.archive.project.files import read_document, replace_durably, storage_errors, to_document
+from pilotwave.errors import StorageError
 
 NAME = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -110,14 +111,17 @@ class Manifest:
         Raises:
             ArchiveError: There is none, or it is of a newer version.
             DamagedArchiveError: It is damaged.
+            StorageError: It cannot be read.
         """
         path = archive / NAME
         try:
             fields = read_document(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ArchiveError(
                 f"{archive}: no archive here; give an archive's folder, or make one with: pilotwave archive add"
             ) from None
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
         except DamagedArchiveError:
             _check_manifest_format(archive, _said_format(path))  # a later version may have another checksum
             raise

@@ -106,8 +106,8 @@ def foreign_files(folder: Path) -> list[str]:
 def _signature(archive: Path) -> Seen:
     try:
         return (archive / NAME).read_bytes()
-    except FileNotFoundError:
-        return b""
+    except OSError:
+        return b""  # loading it says what is wrong
 
 
 __all__ = ["Seen", "foreign_files", "held", "opened", "sweep"]

@@ -20,6 +20,7 @@ from pilotwave.archive.project.manifest import Entry, Manifest, PartEntry
 from pilotwave.archive.project.part_writer import PartWriter
 from pilotwave.archive.project.parts import Part
 from pilotwave.archive.project.segments import Segment
+from pilotwave.errors import StorageError
 
 REMOVED = "removed"
 """What ``reused_from`` says once the record it named was removed."""
@@ -173,6 +174,9 @@ def _open_damaged(contents: Contents, entry: Entry) -> Container | None:
         return Segment(contents.archive, entry)
     except (DamagedArchiveError, FileNotFoundError):
         return None
+    except OSError as error:
+        # Out of reach is not damaged: it may be there again tomorrow.
+        raise StorageError(f"{entry.names()[0]} cannot be read: {error.strerror}; nothing was dropped") from error
 
 
 def _is_whole(item: Container) -> bool:

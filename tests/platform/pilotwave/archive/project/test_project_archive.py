@@ -268,6 +268,11 @@ def test_what_is_no_archive_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "b" / "thesis.tex").write_text("years of work")
     with pytest.raises(ArchiveError, match=r"holds thesis\.tex and no archive"):
         ProjectArchive.create(tmp_path / "b")
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ArchiveError, match="is a file and no folder"):
+        ProjectArchive.create(tmp_path / "file")
+    with pytest.raises(ArchiveError, match="no archive here"):
+        ProjectArchive.open(tmp_path / "file", read_only=True)
     with pytest.raises(ValueError, match="needs a record_id"):
         replace(RECORDS[0], record_id="")
     with pytest.raises(ValueError, match="exactly if it is ok"):
