@@ -36,6 +36,7 @@ ALLOWED_UPWARDS = {
     ("algorithms", "config"),  # every choice is its own configuration
     ("backbones", "config"),
     ("tracking", "config"),
+    ("tracking", "execution"),  # MLflow loads learned guidance through tracking.pyfunc, and what it loads generates
 }
 ANYWHERE = {"testing"}
 # Each heavy library has its rooms; everywhere else it would slow down or bind what must stay light and free.

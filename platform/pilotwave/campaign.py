@@ -15,7 +15,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ from pilotwave.execution.oracle_host import open_oracle_host
 from pilotwave.protocols import Backbone, Oracle
 
 if TYPE_CHECKING:
+    from pilotwave.execution.generated import GeneratedSamples
+    from pilotwave.execution.guidance import Guidance
     from pilotwave.report.ranking import Ranked
 
 
@@ -42,10 +44,12 @@ class CampaignResult:
     Attributes:
         run_dir: Where the ledger, the checkpoints and the results are.
         outcome: How this driver ended.
+        config: The campaign, where it is known.
     """
 
     run_dir: Path
     outcome: Outcome
+    config: CampaignConfig | None = field(default=None, repr=False, compare=False)
 
     def best(self, count: int = 10) -> list[Ranked]:
         """Returns the best distinct samples, best first."""
@@ -54,16 +58,22 @@ class CampaignResult:
 
         return best(RecordedRun.read(self.run_dir), count)
 
+    def generate(self, count: int = 64, **options: Any) -> GeneratedSamples:
+        """Makes more samples from what was learned, without the oracle; see :meth:`Campaign.generate`."""
+        return _generate(self.run_dir, self.config, count, **options)
+
 
 class Campaign:
     """One campaign: a checked configuration that can be run and resumed.
 
     Args:
         config: Checked.
+        run_dir: Where a run of it lies, if one does.
     """
 
-    def __init__(self, config: CampaignConfig) -> None:
+    def __init__(self, config: CampaignConfig, run_dir: Path | None = None) -> None:
         self.config = config
+        self.run_dir = run_dir
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Campaign:
@@ -98,7 +108,7 @@ class Campaign:
         Raises:
             RunDirectoryError: There is none, or it was changed.
         """
-        return cls(RunDirectory(Path(run_dir)).config(overrides))
+        return cls(RunDirectory(Path(run_dir)).config(overrides), Path(run_dir))
 
     def check(self) -> None:
         """Makes sure that all that was chosen can run here.
@@ -187,6 +197,22 @@ class Campaign:
             run.check_identity(self.config)
             return self._execute(run, launched, observe, interrupt)
 
+    def generate(self, count: int = 64, **options: Any) -> GeneratedSamples:
+        """Makes more samples from what a run of this campaign has learned; no oracle is asked, nothing is written.
+
+        Args:
+            count: How many.
+            options: ``seed=0``, ``constraints=True``, ``conditions={"classes": ["sneaker"]}`` (also such as the
+                run never saw), ``device="cpu"``, ``batch_size=16``.
+
+        Raises:
+            InputError: The campaign was not made by :meth:`of_run`, or an option is wrong.
+            CheckpointError: The model is another one than the run's.
+        """
+        if self.run_dir is None:
+            raise InputError("generate() needs a run: Campaign.of_run(run_dir).generate(...)")
+        return _generate(self.run_dir, self.config, count, **options)
+
     def _execute(
         self, run: RunDirectory, launched: float, observe: Observer | None, interrupt: Interrupt | None
     ) -> CampaignResult:
@@ -197,7 +223,7 @@ class Campaign:
         job = CampaignJob(self.config, run.path, launched)
         runtime = self.config.runtime.build()
         outcome = runtime.execute(job, observe or _ignore, interrupt or never())
-        return CampaignResult(run.path, outcome)
+        return CampaignResult(run.path, outcome, self.config)
 
 
 def optimize(
@@ -270,6 +296,55 @@ def optimize(
     return campaign.run(run_dir, observe=observe)
 
 
+def open_guidance(
+    place: str | Path,
+    *,
+    conditions: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    config: CampaignConfig | None = None,
+) -> Guidance:
+    """Rebuilds what a run has learned, from its directory or from a model folder; nothing is written.
+
+    Args:
+        place: Either of them.
+        conditions: Of the model, e.g. ``{"classes": ["sneaker"]}``; the campaign's by default.
+        device: Of the model; the campaign's by default.
+        config: Of the campaign, where no file can hold it.
+
+    Raises:
+        InputError: There is neither, or no such condition, or a forgetting has to be finished first.
+        CheckpointError: The model is another one than the campaign's.
+        StorageError: The ledger cannot be read.
+    """
+    from pilotwave.execution.guidance import Guidance
+    from pilotwave.execution.guidance_config import GuidanceConfig
+    from pilotwave.forgetting.promise import read_promise
+
+    place = Path(place)
+    if place.is_dir() and read_promise(place) is not None:
+        raise InputError(
+            f"{place}: records are to be forgotten and that was interrupted; finish it first with: "
+            f"pilotwave resume {place}"
+        )
+    known = None if config is None else GuidanceConfig.of(config)
+    return Guidance.open(place, conditions=conditions, device=device, config=known)
+
+
+def _generate(
+    run_dir: Path,
+    config: CampaignConfig | None,
+    count: int,
+    *,
+    seed: int = 0,
+    constraints: bool = True,
+    conditions: Mapping[str, Any] | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> GeneratedSamples:
+    guidance = open_guidance(run_dir, conditions=conditions, device=device, config=config)
+    return guidance.generate(count, seed=seed, constraints=constraints, batch_size=batch_size)
+
+
 def free_run_dir(name: str, parent: Path = Path("runs")) -> Path:
     """Returns ``runs/<name>``, or with ``-2``, ``-3`` … the first that is not there."""
     path, number = parent / name, 1
@@ -295,4 +370,4 @@ def _remove_if_unused(run: RunDirectory) -> None:
         shutil.rmtree(run.path, ignore_errors=True)
 
 
-__all__ = ["Campaign", "CampaignResult", "free_run_dir", "optimize"]
+__all__ = ["Campaign", "CampaignResult", "free_run_dir", "open_guidance", "optimize"]

@@ -32,6 +32,7 @@ from pilotwave.algorithms.variation import (
     child_conditions,
     draw_fresh_noise,
     eligible_parents,
+    fitted_noise,
     generator_for,
     mixed_noise,
     onto_shell,
@@ -102,6 +103,8 @@ class TrustDirectPlan:
             return GeneratedBatch(noise_sequence, backbone.sample(noise_sequence, conditions), conditions, passes=1)
         places = [self.parents.place_of(draw.seed, own) for draw, own in zip(draws, conditions, strict=True)]
         known = self.parents.noise_sequences[places].transpose(0, 1)
+        if not self.parents.free_conditions:
+            known = fitted_noise(known, backbone.draw_noise(draws))
         conditions = child_conditions(conditions, self.parents.conditions[places], self.parents.free_conditions)
         whole = torch.ones(len(draws), dtype=torch.float64)
         parents = judged(backbone, self.surrogate, known, self.parents.latents[places], conditions)

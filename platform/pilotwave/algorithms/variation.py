@@ -88,6 +88,17 @@ def onto_shell(noise: Tensor, like: Tensor) -> Tensor:
     return scaled.reshape(noise.shape).float()
 
 
+def fitted_noise(parent_noise: Tensor, own: Tensor) -> Tensor:
+    """Returns a parent's noise for a child of another condition, whose samples may use other components.
+
+    Args:
+        parent_noise: (steps + 1, batch, *latent_shape).
+        own: The child's own noise, of the same shape; it fills in where the parent has none, and where it is zero
+            itself the result is.
+    """
+    return torch.where(own == 0, own, torch.where(parent_noise == 0, own, parent_noise))
+
+
 def eligible_parents(condition: Tensor, parent_conditions: Tensor, free: bool) -> list[int]:
     """Returns the places of the parents that a draw may descend from.
 
@@ -117,4 +128,12 @@ def child_conditions(own: Tensor, parents: Tensor, free: bool) -> Tensor:
     return (parents if free else own).clone()
 
 
-__all__ = ["child_conditions", "draw_fresh_noise", "eligible_parents", "generator_for", "mixed_noise", "onto_shell"]
+__all__ = [
+    "child_conditions",
+    "draw_fresh_noise",
+    "eligible_parents",
+    "fitted_noise",
+    "generator_for",
+    "mixed_noise",
+    "onto_shell",
+]

@@ -10,6 +10,7 @@ from pilotwave.cli.bench import bench
 from pilotwave.cli.doctor import doctor
 from pilotwave.cli.export import export
 from pilotwave.cli.forget import drift, forget
+from pilotwave.cli.generate import generate
 from pilotwave.cli.list_choices import list_choices
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
@@ -50,6 +51,7 @@ app.command()(resume)
 app.command()(status)
 app.command()(top)
 app.command()(export)
+app.command()(generate)
 app.command()(forget)
 archive.command()(drift)
 app.add_typer(archive)

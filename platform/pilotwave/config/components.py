@@ -85,9 +85,15 @@ class ComponentConfig(BaseModel):
 
 
 class BackboneConfig(ComponentConfig):
-    """Base of every backbone's configuration."""
+    """Base of every backbone's configuration.
+
+    Attributes:
+        condition_fields: Names of fields that say which conditions are drawn and change nothing else, e.g.
+            ``classes``: what was learned under some holds for others.
+    """
 
     media: ClassVar[str]
+    condition_fields: ClassVar[frozenset[str]] = frozenset()
 
     def build(self, device: str = "auto") -> Backbone:
         """Loads the model.

@@ -2,7 +2,7 @@
 
 | ending | of | holds |
 |---|---|---|
-| ``.sdf`` | molecules | the valid ones in 3D, with SMILES, validity, number and seed as fields |
+| ``.sdf`` | molecules | the valid ones in 3D, with SMILES, validity, number, seed, prediction as fields |
 | ``.smi`` | molecules | a SMILES and a name per valid one |
 | ``.csv`` | molecules, arrays | a line for every draw, valid or not |
 | ``.png`` | molecules, images | the first 100 draws, side by side |
@@ -28,6 +28,7 @@ from pilotwave.errors import InputError, MissingDependencyError
 from pilotwave.report.image_grid import save_image_grid
 from pilotwave.report.molecule_cards import MoleculeCard, draw_cards
 from pilotwave.report.molecules import sdf_record
+from pilotwave.report.tables import format_value
 from pilotwave.samples import ArraySample, ImageSample, Invalid, MoleculeSample, Sample
 from pilotwave.storage import write_atomically
 
@@ -55,11 +56,13 @@ class Drawn:
         index: Its place, from 0.
         seed: Of this draw alone.
         sample: What it decoded to.
+        predicted: The value that is expected of it, or None.
     """
 
     index: int
     seed: int
     sample: Sample | Invalid
+    predicted: float | None = None
 
 
 def check_output(path: Path, media: str, *, overwrite: bool = False) -> None:
@@ -133,6 +136,7 @@ def _sdf(drawn: Sequence[Drawn], name: str) -> str:
                 "repaired_hydrogens": item.sample.repaired_hydrogens,
                 "index": item.index,
                 "seed": item.seed,
+                **({} if item.predicted is None else {"predicted": item.predicted}),
             }
             records.append(sdf_record(item.sample.mol_block, f"{name}-{item.index}", fields))
     return "".join(records)
@@ -150,7 +154,8 @@ def _table(drawn: Sequence[Drawn], media: str) -> str:
     arrays = [item.sample.array.ravel() for item in drawn if isinstance(item.sample, ArraySample)]
     columns += [f"x{place}" for place in range(len(arrays[0]) if arrays else 0)]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "seed", *columns, "invalid"])
+    expected = any(item.predicted is not None for item in drawn)
+    writer.writerow(["index", "seed", *columns, "invalid", *(["predicted"] if expected else [])])
     for item in drawn:
         cells: list[object] = [""] * len(columns)
         if isinstance(item.sample, MoleculeSample):
@@ -158,7 +163,8 @@ def _table(drawn: Sequence[Drawn], media: str) -> str:
         elif isinstance(item.sample, ArraySample):
             cells = [float(value) for value in item.sample.array.ravel()]
         reason = item.sample.reason if isinstance(item.sample, Invalid) else ""
-        writer.writerow([item.index, item.seed, *cells, reason])
+        value = "" if item.predicted is None else item.predicted
+        writer.writerow([item.index, item.seed, *cells, reason, *([value] if expected else [])])
     return text.getvalue()
 
 
@@ -178,7 +184,7 @@ def _write_picture(drawn: Sequence[Drawn], path: Path, media: str, in_space: boo
         write_atomically(path, draw_cards([_card(item, in_space) for item in drawn], columns=6))
         return
     shown = [item.sample for item in drawn if isinstance(item.sample, ImageSample)]
-    labels = [sample.class_name or "" for sample in shown]
+    labels = [_caption(item) for item in drawn if isinstance(item.sample, ImageSample)]
     with tempfile.TemporaryDirectory(prefix="pilotwave-") as folder:
         page = Path(folder) / "page.png"
         save_image_grid(
@@ -191,11 +197,19 @@ def _write_picture(drawn: Sequence[Drawn], path: Path, media: str, in_space: boo
         write_atomically(path, page.read_bytes())
 
 
+def _caption(item: Drawn) -> str:
+    """What stands below an image: its class, and the value that is expected of it."""
+    name = item.sample.class_name if isinstance(item.sample, ImageSample) else None
+    value = "" if item.predicted is None else format_value(item.predicted)
+    return " ".join(filter(None, (name, value)))
+
+
 def _card(item: Drawn, in_space: bool) -> MoleculeCard:
     if isinstance(item.sample, MoleculeSample):
         repaired = item.sample.repaired_hydrogens
         validity = "strictly valid" if item.sample.strictly_valid else f"{repaired} H repaired"
-        detail = f"draw {item.index} · {validity}"
+        value = "" if item.predicted is None else f" · expects {format_value(item.predicted)}"
+        detail = f"draw {item.index} · {validity}{value}"
         return MoleculeCard(item.sample, item.sample.smiles, detail, in_space=in_space, small_title=True)
     reason = item.sample.reason if isinstance(item.sample, Invalid) else ""
     return MoleculeCard(None, "", f"draw {item.index} · invalid", small_title=True, reason=reason)

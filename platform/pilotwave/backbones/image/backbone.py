@@ -46,6 +46,7 @@ class ImageBackboneConfig(BackboneConfig):
     extra: ClassVar[str | None] = "images"
     summary: ClassVar[str] = "clothes, grey 28x28, class-conditional (Fashion-MNIST); or what you trained it on"
     media: ClassVar[str] = "image"
+    condition_fields: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     kind: Literal["image"]
     checkpoint: str = Field(

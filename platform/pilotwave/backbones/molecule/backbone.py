@@ -56,6 +56,7 @@ class UnitedAtomBackboneConfig(BackboneConfig):
     packages: ClassVar[tuple[str, ...]] = ("rdkit",)
     extra: ClassVar[str | None] = "molecules"
     media: ClassVar[str] = "molecule"
+    condition_fields: ClassVar[frozenset[str]] = frozenset({"atoms"})
     chemistry: ClassVar[Chemistry]
     """Of the built-in weights."""
 
