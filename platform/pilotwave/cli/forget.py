@@ -194,7 +194,8 @@ class _Screen:
             typer.echo(json.dumps(receipt, indent=2, default=str))
             return
         typer.echo(f"forgot {receipt['removed']} records; receipt {receipt['receipt_id']}")
-        typer.echo("the runs' own directories still hold theirs: pilotwave forget RUN_DIR")
+        for line in _where_else(path, selection):
+            typer.echo(line)
 
     def _ask(self, count: int) -> None:
         if self._yes:
@@ -257,6 +258,24 @@ def _print_plan(plan: Plan) -> None:
         console.print(
             f"run {name} took {count} answers from these: forget them in its directory too", highlight=False
         )
+
+
+def _where_else(path: Path, selection: ArchiveSelection) -> list[str]:
+    """The runs beside an archive that gave the records, or took them, and still hold them."""
+    from pilotwave.archive.ledger import Ledger
+    from pilotwave.archive.project import run_id_of
+    from pilotwave.forgetting.takers import runs_beside, takers_of
+
+    runs = runs_beside([path.resolve().parent])
+    lines = []
+    for run_dir in runs:
+        with Ledger.open(run_dir / "ledger.sqlite", read_only=True) as ledger:
+            if run_id_of(ledger) in selection.runs:
+                lines.append(f"{run_dir} still holds its own: pilotwave forget {run_dir}")
+    for run_id in selection.runs:
+        ids = [name.removeprefix(f"{run_id}/") for name in selection.ids if name.startswith(f"{run_id}/")]
+        lines += [f"{item.path} took {item.answers} of them" for item in takers_of(run_id, ids, runs)]
+    return lines or ["runs that lie elsewhere still hold theirs: pilotwave forget RUN_DIR"]
 
 
 def _print_selection(selection: ArchiveSelection) -> None:

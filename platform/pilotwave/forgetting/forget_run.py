@@ -30,6 +30,7 @@ from pilotwave.forgetting.places import Place, places_in_run, receipts_of
 from pilotwave.forgetting.promise import FOLDER, Promise, delete_promise, promised_file, read_promise, write_promise
 from pilotwave.forgetting.receipt import ForgettingReceipt, file_digest, signer, write_receipt
 from pilotwave.forgetting.selection import ForgetRequest, Selection, select
+from pilotwave.forgetting.takers import Taker, runs_beside, takers_of
 from pilotwave.report.recorded_run import RecordedRun
 from pilotwave.report.results import NAMES, write_results
 from pilotwave.tracking.mlflow_forgetting import TrackedRun, tracked_run
@@ -46,12 +47,14 @@ class Plan:
         selection: Which records.
         promise: All that is needed to do it.
         places: Where they are held.
-        other_runs: How many answers in a project archive other runs took from these, by run id; they hold them too.
+        takers: Runs beside this one, or beside the archive, that took answers from these; they forget them as well.
+        other_runs: How many such answers the archive knows of runs that were not found, by run id.
     """
 
     selection: Selection
     promise: Promise
     places: tuple[Place, ...]
+    takers: tuple[Taker, ...]
     other_runs: dict[str, int]
 
 
@@ -91,24 +94,29 @@ def plan_forgetting(run_dir: Path, request: ForgetRequest, archive: Path | None 
     found = archive_of(run, archive)
     by_name = set() if found is None else contributed(found, run, request.contributor)
     selection = select(recorded, request, by_name)
-    places = places_in_run(run, selection.ids)
-    tracked = tracked_run(run.path)
     with Ledger.open(run.ledger_file, read_only=True) as ledger:
         events, run_id = list(ledger.events()), run_id_of(ledger)
+    tracked = tracked_run(run.path)
     rows = pending_rows(run.path) + ([] if tracked is None else tracked.rows())
     changes = changes_without(rows, events, set(selection.ids), recorded.objective.loss)
     artifacts = [] if tracked is None else [name for name in tracked.artifacts() if name in NAMES.values()]
+    archived = None if found is None else archived_ids(found, run, selection.ids)
+    beside = runs_beside({run.path.parent} | (set() if found is None else {found.parent}))
+    takers = takers_of(run_id, selection.ids, [path for path in beside if path != run.path])
+    known = {run_id, *(taker.run_id for taker in takers)}
+    runs = {} if archived is None else archived.runs
+    places = places_in_run(run, selection.ids)
     if tracked is not None:
         places.append(Place("metrics", tracked.where, f"{len(changes)} values change"))
         places += [Place("artifact", f"{tracked.where}: {name}", "made anew from the ledger") for name in artifacts]
-    archived = None if found is None else archived_ids(found, run, selection.ids)
-    others: dict[str, int] = {}
     if archived is not None and archived.ids:
         places.append(Place("archive", str(archived.path), f"{len(archived.ids)} records go"))
-        others = {name: count for name, count in archived.runs.items() if name != run_id}
+    places += [Place("run", str(item.path), f"{item.answers} answers taken from these go") for item in takers]
+    others = {name: count for name, count in runs.items() if name not in known}
+    now = datetime.now(UTC)
     promise = Promise(
-        receipt=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        receipt=f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}",
+        when=now.isoformat(timespec="seconds"),
         kind=request.kind,
         named=selection.named,
         ids=selection.ids,
@@ -120,7 +128,7 @@ def plan_forgetting(run_dir: Path, request: ForgetRequest, archive: Path | None 
         archive=None if found is None else str(found),
         archived=() if archived is None else archived.ids,
     )
-    return Plan(selection, promise, tuple(places), others)
+    return Plan(selection, promise, tuple(places), tuple(takers), others)
 
 
 def forget(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -> Forgotten:
@@ -138,14 +146,25 @@ def forget(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -
         finish_promised_forgetting(run.path)
         with _alone(run):
             plan = plan_forgetting(run.path, request, archive)
+            # Before anything is promised here: asked again after a kill, this run still knows what it gave away.
+            taken = [_forget_taken(taker, request) for taker in plan.takers]
             promise = _with_digests(run, plan.promise)
             write_promise(run.path, promise)
             done = _keep_or_say(run, promise)
-    others = [
+    others = taken + [
         f"run {name} took {count} answers from these; forget them in its directory as well"
         for name, count in plan.other_runs.items()
     ]
     return replace(done, notes=(*done.notes, *others))
+
+
+def _forget_taken(taker: Taker, request: ForgetRequest) -> str:
+    """Forgets in a run that took answers what it took; returns a line about it."""
+    done = forget(taker.path, ForgetRequest(taker.records, corrective=request.corrective))
+    return (
+        f"{taker.path} had taken {taker.answers} answers from these and forgot them; receipt {done.path}, "
+        f"salt {done.salt}"
+    )
 
 
 def finish_promised_forgetting(run_dir: Path) -> Forgotten | None:

@@ -102,7 +102,9 @@ def test_a_runs_records_leave_the_archive_with_what_was_taken_from_them(project:
     assert files_with_bytes(files_under(project.archive), wanted)
     plan = plan_forgetting(project.first.path, ForgetRequest(GONE))
     assert [place.what for place in plan.places if place.kind == "archive"] == ["3 records go"]
-    assert plan.other_runs == {other: 1}
+    taken = [(place.path, place.what) for place in plan.places if place.kind == "run"]
+    assert taken == [(str(project.second.path), "1 answers taken from these go")]
+    assert plan.other_runs == {}
     done = forget(project.first.path, ForgetRequest(GONE))
     held = project.held()
     assert len(held) == 34
@@ -112,16 +114,34 @@ def test_a_runs_records_leave_the_archive_with_what_was_taken_from_them(project:
     assert files_with_bytes(files_under(project.archive), wanted) == []
     assert files_with_bytes(files_under(project.first.path), wanted) == []
     assert done.receipt.archive is not None
-    assert done.receipt.archive["removed"] == 3
+    assert done.receipt.archive["removed"] == 2  # the one that was taken went before, with its run
     assert done.receipt.archive["digest_before"] != done.receipt.archive["digest_after"]
-    assert [note for note in done.notes if other in note]
+    (note,) = done.notes
+    assert "had taken 1 answers from these and forgot them" in note
     with ProjectArchive.open(project.archive) as archive:
         assert archive.verify() == []
         assert archive.append(list(records_of_run(RunDirectory(project.first.path), "alice"))) == []
-    # In the other run's directory the answer goes by the name of the record that it was taken from.
-    forget(project.second.path, ForgetRequest((f"{own}/{GONE[0]}",)))
     assert "p0003-00" not in state_of(project.second.path).settled
     assert files_with_bytes(files_under(project.folder), wanted) == []
+    assert len(list((project.second.path / "forgotten").iterdir())) == 1
+
+
+def test_a_run_that_lies_elsewhere_is_named_and_forgets_by_the_source(project: Project, tmp_path: Path) -> None:
+    own, other = project.run_id(project.first), project.run_id(project.second)
+    elsewhere = shutil.move(project.second.path, tmp_path / "elsewhere")
+    assert plan_forgetting(project.first.path, ForgetRequest(GONE)).other_runs == {other: 1}
+    done = forget(project.first.path, ForgetRequest(GONE))
+    assert [note for note in done.notes if other in note]
+    forget(elsewhere, ForgetRequest((f"{own}/{GONE[0]}",)))
+    assert "p0003-00" not in state_of(elsewhere).settled
+
+
+def test_a_run_at_work_that_took_them_stops_it_before_anything_is_promised(project: Project) -> None:
+    before = (project.first.path / "ledger.sqlite").read_bytes()
+    with RunDirectory(project.second.path).lock(), pytest.raises(InputError, match="second is in use by another"):
+        forget(project.first.path, ForgetRequest(GONE))
+    assert (project.first.path / "ledger.sqlite").read_bytes() == before
+    assert len(project.held()) == 37
 
 
 def test_everything_of_the_campaigns_contributor(project: Project) -> None:
@@ -144,10 +164,11 @@ def test_kills_while_the_archive_is_written(project: Project, tmp_path: Path) ->
             copied.archive,
         )
         assert state_of(copied.first.path).spent == 18
+        finish_promised_forgetting(copied.second.path)
         if finish_promised_forgetting(copied.first.path) is None:
             forget(copied.first.path, ForgetRequest(GONE))
         assert len(copied.held()) == 34
-        assert files_with_bytes([*files_under(copied.archive), *files_under(copied.first.path)], wanted) == []
+        assert files_with_bytes(files_under(copied.folder), wanted) == []
 
 
 def test_answers_that_were_added_by_hand_under_a_name(project: Project, tmp_path: Path) -> None:
@@ -219,10 +240,10 @@ def test_an_archive_that_is_gone_or_busy(project: Project, monkeypatch: pytest.M
             InfrastructureError, match=r"in use by another pilotwave process.*pilotwave forget .* --finish"
         ),
     ):
-        forget(project.first.path, ForgetRequest(GONE))
-    assert set(GONE).isdisjoint(state_of(project.first.path).settled)
+        forget(project.first.path, ForgetRequest(GONE[1:]))
+    assert GONE[1] not in state_of(project.first.path).settled
     assert finish_promised_forgetting(project.first.path) is not None
-    assert len(project.held()) == 34
+    assert len(project.held()) == 36
     shutil.rmtree(project.archive)
     assert forget(project.first.path, ForgetRequest(("p0000-00",))).receipt.archive is None
 
