@@ -294,9 +294,6 @@ def _work(here: Path, there: list[int], pipe: int, choice: random.Random) -> Non
 def main(arguments: list[str]) -> None:
     """``FOLDER append|compact|remove|moments KILLS SEED``: kills and prints what was seen."""
     folder, action, kills, seed = Path(arguments[0]), arguments[1], int(arguments[2]), int(arguments[3])
-    import pilotwave.storage  # once here instead of in every child
-
-    del pilotwave
     if action == "moments":
         seen = kill_at_moments(folder, kills, seed)
     else:

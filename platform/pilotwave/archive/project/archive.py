@@ -12,6 +12,7 @@ a write. May import numpy, pyarrow and the archive's own modules.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,7 +32,7 @@ from pilotwave.archive.project.files import storage_errors, sync_folder
 from pilotwave.archive.project.keys import EvaluationKey
 from pilotwave.archive.project.manifest import NAME, Manifest
 from pilotwave.archive.project.neighbours import NeighbourIndexes
-from pilotwave.archive.project.opening import Seen, foreign_files, held, opened, sweep
+from pilotwave.archive.project.opening import Seen, foreign_files, hold, opened, sweep
 from pilotwave.archive.project.promises import JOURNAL, Promise, RemovalReceipt, promised
 from pilotwave.archive.project.record import AnswerRecord
 from pilotwave.archive.project.statistics import statistics_of
@@ -82,7 +83,7 @@ class ProjectArchive:
         if found := foreign_files(path):
             raise ArchiveError(f"{path} holds {found[0]} and no archive; choose another folder")
         with ExitStack() as stack:
-            stack.enter_context(held(path))
+            stack.callback(os.close, hold(path))
             with storage_errors(path):
                 for folder in ("segments", "parts", "index", "journal", "receipts"):
                     (path / folder).mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,7 @@ class ProjectArchive:
             return cls(path, contents, seen, ExitStack())
         Manifest.load(path)
         with ExitStack() as stack:
-            stack.enter_context(held(path))
+            stack.callback(os.close, hold(path))
             archive = cls(path, Contents(path, Manifest.load(path)), None, stack.pop_all())
         try:
             archive._take_over()

@@ -8,8 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pilotwave.archive.project.contents import Contents
@@ -66,11 +64,13 @@ def sweep(archive: Path, manifest: Manifest) -> None:
     delete(archive / f".{NAME}{TEMPORARY}")
 
 
-@contextmanager
-def held(archive: Path) -> Iterator[None]:
+def hold(archive: Path) -> int:
     """Makes this process the owner of an archive; the hold goes with the process, also after ``kill -9``.
 
     Like :func:`pilotwave.storage.held_folder`, without torch, which would be most of the time that opening takes.
+
+    Returns:
+        The descriptor of the lock; closing it lets the next owner in.
 
     Raises:
         ArchiveError: Another process owns it.
@@ -79,17 +79,16 @@ def held(archive: Path) -> Iterator[None]:
     with storage_errors(archive):
         archive.mkdir(parents=True, exist_ok=True)
         handle = os.open(archive / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        with storage_errors(archive):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ArchiveError(
-                    f"{archive} is in use by another pilotwave process; wait for it, or only read it"
-                ) from None
-        yield
-    finally:
-        os.close(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            line = f"{archive} is in use by another pilotwave process; wait for it, or only read it"
+            raise ArchiveError(line) from None
+        except OSError:
+            os.close(handle)
+            raise
+    return handle
 
 
 def foreign_files(folder: Path) -> list[str]:
@@ -110,4 +109,4 @@ def _signature(archive: Path) -> Seen:
         return b""  # loading it says what is wrong
 
 
-__all__ = ["Seen", "foreign_files", "held", "opened", "sweep"]
+__all__ = ["Seen", "foreign_files", "hold", "opened", "sweep"]

@@ -6,7 +6,7 @@ own modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pilotwave.archive.project.errors import DamagedArchiveError
 from pilotwave.archive.project.files import storage_errors, sync_folder
 from pilotwave.archive.project.manifest import Entry, Manifest, PartEntry
 from pilotwave.archive.project.part_writer import PartWriter
-from pilotwave.archive.project.parts import Part
+from pilotwave.archive.project.parts import SLICE, Part
 from pilotwave.archive.project.segments import Segment
 from pilotwave.errors import StorageError
 
@@ -115,7 +115,7 @@ class _Writer:
         made: list[PartEntry] = []
         part: PartWriter | None = None
         try:
-            for table in tables:
+            for table in _gathered(tables):
                 start = 0
                 while start < table.num_rows:
                     if part is None:
@@ -140,6 +140,20 @@ class _Writer:
     def manifest(self, contents: Sequence[Entry]) -> Manifest:
         """Returns the manifest that commits what was written."""
         return self._manifest.changed(contents=tuple(contents), next_number=self._next)
+
+
+def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Puts small tables together: frames of one record would take longer one by one."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= SLICE:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, rows = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _without(table: pa.Table, gone: frozenset[str]) -> pa.Table:

@@ -116,14 +116,17 @@ class Segment:
         """
         names = list(columns)
         if rows is None:
-            tables = [self._decode(place).select(names) for place in range(len(self._frames))]
-        else:
-            places = np.searchsorted(np.array(self._starts), rows, side="right") - 1
-            tables = [
-                self._decode(place).select(names).slice(row - self._starts[place], 1)
-                for place, row in zip(places.tolist(), rows.tolist(), strict=True)
-            ]
-        return pa.concat_tables(tables) if tables else schema.schema().empty_table().select(names)
+            tables = [_copy(self._decode(place).select(names)) for place in range(len(self._frames))]
+            return pa.concat_tables(tables) if tables else schema.schema().empty_table().select(names)
+        places = np.searchsorted(np.array(self._starts), rows, side="right") - 1
+        order = np.argsort(places, kind="stable")
+        tables = []
+        for place in np.unique(places).tolist():
+            wanted = rows[order][places[order] == place] - self._starts[place]
+            tables.append(self._decode(place).select(names).take(wanted))
+        if not tables:
+            return schema.schema().empty_table().select(names)
+        return pa.concat_tables(tables).take(np.argsort(order, kind="stable"))
 
     def batches(self, *, skip_damaged: bool = False) -> Iterator[pa.Table]:
         """Yields all records with all columns, a frame at a time; ``skip_damaged`` leaves out what is damaged."""
@@ -178,6 +181,11 @@ class Segment:
             oldest, _ = self._decoded.popitem(last=False)
             self._decoded_bytes -= self._frames[oldest].body_bytes
         return table
+
+
+def _copy(table: pa.Table) -> pa.Table:
+    """A few columns of a frame by themselves: as slices they would keep all of it in memory, latents and noise."""
+    return table.take(np.arange(len(table)))
 
 
 __all__ = ["SEGMENT_BYTES", "Segment"]

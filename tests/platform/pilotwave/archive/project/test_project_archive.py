@@ -116,7 +116,7 @@ def any_record(draw: st.DrawFn) -> AnswerRecord:
 
 
 @given(records=st.lists(any_record(), max_size=4, unique_by=lambda record: record.record_id))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_survives_segment_and_part(
     tmp_path_factory: pytest.TempPathFactory, records: list[AnswerRecord]
 ) -> None:
