@@ -6,49 +6,122 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pilotwave.errors import InfrastructureError
+from pilotwave.errors import InfrastructureError, InputError
+from pilotwave_actors.authentication import say_mode
+from pilotwave_actors.packaging import Plugins
+from pilotwave_actors.reachable import check_reachable, resolve
 
 
 @contextmanager
-def connected(address: str, logical_cpus: int) -> Iterator[None]:
+def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -> Iterator[str]:
     """Connects to a cluster, or starts a private one; a connection that is there already is used and kept.
 
     Args:
         address: ``"local"`` for a private one, ``"auto"``, ``"host:6379"`` or ``"ray://host:10001"``.
         logical_cpus: Of a private one: enough for every actor at once; on a small machine they share the cores.
+        plugins: What shall be importable on every worker.
+
+    Yields:
+        The address that was meant, e.g. what ``auto`` stood for.
 
     Raises:
-        InfrastructureError: It cannot be reached or started.
+        InputError: The cluster refuses our token, there is none, or plug-ins cannot travel any more.
+        InfrastructureError: The cluster cannot be reached or started, or has other versions of Ray or Python.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    is_local = address == "local"
-    # Said on purpose: a head would turn tokens on by itself and then refuse its own second node.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled" if is_local else "token")
+    say_mode(address)
     import ray
 
+    environment = plugins.runtime_env() if plugins is not None else {}
     if ray.is_initialized():  # a notebook or a test is connected already
-        yield
+        if environment:
+            raise InputError(
+                "runtime.plugins: this process is connected to Ray already, and plug-ins travel when it connects; "
+                "give ray.init(runtime_env={'py_modules': [...]}) yourself, or call ray.shutdown() before"
+            )
+        yield address
         return
+    address = resolve(address)
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if is_local:
+    if address == "local":
         options |= {"include_dashboard": False, "num_cpus": logical_cpus}
+    else:
+        check_reachable(address)
+    if environment:
+        options["runtime_env"] = environment
+    _enter(address, options)
+    try:
+        yield address
+    finally:
+        ray.shutdown()
+
+
+def through_client() -> bool:
+    """Says whether this process speaks to the cluster through Ray Client."""
+    from ray.util.client import ray as client
+
+    return bool(client.is_connected())  # type: ignore[no-untyped-call]
+
+
+def nodes_in_words(nodes: list[dict[str, Any]]) -> dict[str, Mapping[str, float]]:
+    """Returns what each living node has in all, under a name that tells two nodes of one host apart."""
+    return {
+        f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node["Resources"] for node in nodes if node["Alive"]
+    }
+
+
+def has_autoscaler() -> bool:
+    """Says whether nodes may come by themselves.
+
+    A cluster without an autoscaler still reports a status in which every node is a type of its own
+    (``node_<id>``); one that an autoscaler built names its node types.
+    """
+    import json
+
+    import ray
+    from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_initialized
+
+    initialized: bool = _internal_kv_initialized()  # type: ignore[no-untyped-call]
+    if through_client() or not initialized:
+        status: bytes | None = ray.get(ray.remote(_autoscaler_status).options(num_cpus=0).remote())
+    else:
+        status = _internal_kv_get("__autoscaling_status")
+    try:
+        report = json.loads(status or b"{}").get("autoscaler_report") or {}
+    except ValueError:
+        return False
+    types = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})}
+    return any(not kind.startswith("node_") for kind in types)
+
+
+def _autoscaler_status() -> bytes | None:
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    status: bytes | None = _internal_kv_get("__autoscaling_status")
+    return status
+
+
+def _enter(address: str, options: Mapping[str, Any]) -> None:
+    import ray
+
     try:
         with _signal_handlers_kept():
             ray.init(address=address, namespace=f"pilotwave-{uuid.uuid4().hex[:8]}", **options)
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())
+        if "ersion mismatch" in reason:
+            raise InfrastructureError(
+                f"the cluster at {address} and this machine differ: {reason[:400]}; install the "
+                "cluster's versions here"
+            ) from error
         raise InfrastructureError(
-            f"Ray at {address!r} cannot be reached or started: {reason}; check the address, the "
+            f"Ray at {address!r} cannot be reached or started: {reason[:300]}; check the address, the "
             f"cluster and RAY_AUTH_MODE (it is {os.environ['RAY_AUTH_MODE']!r})"
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
@@ -65,4 +138,4 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-__all__ = ["connected"]
+__all__ = ["connected", "has_autoscaler", "nodes_in_words", "through_client"]

@@ -1,16 +1,37 @@
 """The optimizer actor: the single owner of a campaign's state; runs the loop on the cluster.
 
-If it dies, another one is made and goes on from the ledger. May import ray and the core.
+It begins by itself, also when Ray makes it again on another node after its own has died, and goes on from the
+ledger; a driver looks on and may be lost. May import ray and the core.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+import traceback
+from dataclasses import dataclass
 
-from pilotwave.errors import PilotwaveError, RunDirectoryError
+from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.errors import InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.job import CampaignJob, Outcome, Progress
 from pilotwave_actors.workers import RayWorkers
+
+LINGER_SECONDS = 600.0
+"""How long a campaign that has ended waits for somebody to ask how; then its actor ends by itself."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a driver sees.
+
+    Attributes:
+        progress: The last, or None before there is any.
+        ended: How the campaign ended, an error as a value so that Ray does not dress it up; None while it runs.
+    """
+
+    progress: Progress | None
+    ended: Outcome | PilotwaveError | None
 
 
 class Optimizer:
@@ -20,16 +41,40 @@ class Optimizer:
     """
 
     def __init__(self, job: CampaignJob, generator_gpus: float, evaluator_resources: dict[str, float]) -> None:
+        import ray
+
         self._job = job
         self._generator_gpus = generator_gpus
         self._evaluator_resources = evaluator_resources
         self._interrupt = threading.Event()
         self._progress: Progress | None = None
+        self._ended: Outcome | PilotwaveError | None = None
+        self._last_look = time.monotonic()
+        # Its own first task rather than the driver's, so that an actor made again needs nobody to begin.
+        ray.get_runtime_context().current_actor.run.remote()
 
-    def run(self) -> Outcome | PilotwaveError:
-        """Runs to the end; an error of ours is returned as a value, so that Ray does not dress it up."""
+    def run(self) -> None:
+        """Runs to the end, then stays until somebody has asked how it ended, or nobody has for long."""
+        import ray
+
+        self._ended = self._run()
+        while time.monotonic() - self._last_look < LINGER_SECONDS:
+            time.sleep(1.0)
+        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+
+    def look(self) -> Look:
+        """Returns how far it is and whether it has ended."""
+        self._last_look = time.monotonic()
+        ended = self._ended  # first: the progress that is read after it is the last one
+        return Look(self._progress, ended)
+
+    def interrupt(self) -> None:
+        """Asks the loop to save and stop."""
+        self._interrupt.set()
+
+    def _run(self) -> Outcome | PilotwaveError:
         try:
-            if not self._job.run_dir.is_dir():
+            if not RunDirectory(self._job.run_dir).exists():
                 raise RunDirectoryError(
                     f"the optimizer's node cannot see {self._job.run_dir}; put the run directory on storage that "
                     "all nodes share (--run-dir)"
@@ -40,17 +85,12 @@ class Optimizer:
             return Coordinator(self._job, workers, self._observe, self._interrupt).run()
         except PilotwaveError as error:
             return error
-
-    def progress(self) -> Progress | None:
-        """Returns the last progress, or None before there is any."""
-        return self._progress
-
-    def interrupt(self) -> None:
-        """Asks the loop to save and stop."""
-        self._interrupt.set()
+        except Exception as error:
+            traceback.print_exc()  # into the actor's log
+            return InfrastructureError(f"the optimizer failed: {type(error).__name__}: {error}")
 
     def _observe(self, progress: Progress) -> None:
         self._progress = progress
 
 
-__all__ = ["Optimizer"]
+__all__ = ["Look", "Optimizer"]

@@ -5,19 +5,19 @@ Ray is imported when a campaign runs, never when its configuration is read. May 
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from pilotwave.config.components import RuntimeConfig
-from pilotwave.errors import InfrastructureError, PilotwaveError
+from pilotwave.config.components import RuntimeConfig, path_in_campaign
 
 if TYPE_CHECKING:
-    from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Progress
-
-OPTIMIZER_LIVES = 4
-"""How many optimizer actors are made in all if they keep dying without a word."""
+    from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
+    from pilotwave_actors.packaging import Plugins
+    from pilotwave_actors.roll_call import RollCall
 
 
 class RayRuntimeConfig(RuntimeConfig):
@@ -26,6 +26,9 @@ class RayRuntimeConfig(RuntimeConfig):
     Attributes:
         address: Which cluster.
         evaluator_resources: What each evaluator occupies, e.g. ``{"CPU": 1, "orca_licence": 1}``.
+        plugins: Python code of yours that travels to the workers.
+        storage: A folder that all nodes of the cluster share, for campaigns that are started from outside it.
+        autoscaling: Whether missing resources are waited for.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("ray",)
@@ -41,6 +44,20 @@ class RayRuntimeConfig(RuntimeConfig):
     evaluator_resources: dict[str, float] = Field(
         {"CPU": 1.0}, description="What each evaluator occupies: CPU, GPU, or a custom resource."
     )
+    plugins: tuple[Path, ...] = Field(
+        (),
+        description="Python files, packages, or folders of them that travel to the workers and import there.",
+    )
+    storage: Path | None = Field(
+        None,
+        description="A folder that all nodes of the cluster share: there the runs live that are started from a "
+        "machine outside it (ray://, submit). Default: PILOTWAVE_STORAGE on the nodes.",
+    )
+    autoscaling: bool | None = Field(
+        None,
+        description="Whether nodes come by themselves, so that missing resources are waited for; default: asked of "
+        "the cluster.",
+    )
 
     @field_validator("address")
     @classmethod
@@ -50,6 +67,18 @@ class RayRuntimeConfig(RuntimeConfig):
         if address not in ("local", "auto") and not (separator and host and port.isdigit()):
             raise ValueError(f"expected local, auto, host:6379 or ray://host:10001, got {address!r}")
         return address
+
+    @field_validator("plugins")
+    @classmethod
+    def _resolve(cls, plugins: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
+        return tuple(path_in_campaign(path, info) for path in plugins)
+
+    @field_validator("storage")
+    @classmethod
+    def _absolute(cls, storage: Path | None) -> Path | None:
+        if storage is not None and not storage.is_absolute():
+            raise ValueError(f"expected an absolute path, as the cluster's nodes see it, got {storage}")
+        return storage
 
     @field_validator("evaluator_resources")
     @classmethod
@@ -75,55 +104,87 @@ class RayRuntime:
         """Runs the job in an optimizer actor and follows it.
 
         Raises:
-            InfrastructureError: The cluster cannot be reached, or the optimizer died again and again.
+            InputError: The cluster refuses the token, a plug-in does not import there, no node has what an actor
+                needs, or the run directory is not seen there.
+            InfrastructureError: The cluster cannot be reached, differs in its versions, or the optimizer died
+                again and again.
             PilotwaveError: As the loop raised it.
         """
+        from pilotwave.archive.origin import refuse_copy
         from pilotwave.execution.job import Progress
-        from pilotwave_actors.cluster import connected
+        from pilotwave_actors.cluster import connected, through_client
+        from pilotwave_actors.packaging import Plugins
 
         observe(Progress("starting", job.config.budget.queries))
-        with connected(self._config.address, self._logical_cpus()):
-            for _ in range(OPTIMIZER_LIVES):
-                ended = self._follow(job, observe, interrupt)
-                if isinstance(ended, PilotwaveError):
-                    raise ended
-                if ended is not None:
-                    return ended
-        raise InfrastructureError(
-            f"the optimizer actor died {OPTIMIZER_LIVES} times; all answers are in the ledger of {job.run_dir}: "
-            "mend the cluster, then `pilotwave resume`"
-        )
+        plugins = Plugins.of(self._config.plugins)
+        if self._config.address.startswith("ray://"):
+            plugins = plugins.with_function_of(job.config)
+        with connected(self._config.address, self._logical_cpus(), plugins) as address:
+            sent = dataclasses.replace(job, config=plugins.rewritten(job.config))
+            if through_client():
+                from pilotwave_actors.remote_driver import drive_from_outside
 
-    def _follow(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome | PilotwaveError | None:
-        """Launches one optimizer and follows it to its end; returns None if it died without a word."""
+                return drive_from_outside(self, sent, address, plugins, observe, interrupt)
+            refuse_copy(job.run_dir)
+            if address != "local" or plugins.modules:
+                self.check_cluster(job, address, plugins)
+            self.check_capacity(observe, job)
+            return self._drive(sent, observe, interrupt)
+
+    def check_cluster(self, job: CampaignJob, address: str, plugins: Plugins, *, on_head: bool = False) -> RollCall:
+        """Asks the cluster whether it would do; see :func:`pilotwave_actors.roll_call.call_the_roll`."""
+        from pilotwave_actors.roll_call import call_the_roll
+
+        return call_the_roll(address, job.run_dir, plugins.names, on_head=on_head)
+
+    def check_capacity(self, observe: Observer, job: CampaignJob) -> None:
+        """Makes sure that some node has what each actor needs.
+
+        Raises:
+            InputError: None has, and none will come.
+        """
         import ray
-        from ray.exceptions import RayActorError
 
-        from pilotwave_actors.optimizer import Optimizer
+        from pilotwave.execution.job import Progress
+        from pilotwave_actors.capacity import check_capacity
+        from pilotwave_actors.cluster import has_autoscaler, nodes_in_words
 
-        optimizer: Any = (
-            ray.remote(Optimizer)
-            .options(num_cpus=0, max_concurrency=4, max_restarts=0, max_task_retries=0, **self._placement())
-            .remote(job, self._generator_gpus(), self._config.evaluator_resources)
-        )
-        running = optimizer.run.remote()
-        told = False
+        grows = self._config.autoscaling
+        nodes = nodes_in_words(ray.nodes())  # type: ignore[no-untyped-call]
+        note = check_capacity(self._demands(), nodes, grows=has_autoscaler() if grows is None else grows)
+        if note:
+            observe(Progress("starting", job.config.budget.queries, note=note))
+
+    def optimizer_arguments(self) -> tuple[Any, ...]:
+        """Returns what an optimizer is told besides its job."""
+        return self._generator_gpus(), self._config.evaluator_resources
+
+    @property
+    def config(self) -> RayRuntimeConfig:
+        """What was chosen."""
+        return self._config
+
+    def _drive(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome:
+        import ray
+
+        from pilotwave_actors.following import follow, launch
+
+        optimizer = launch(job, self.optimizer_arguments(), self._placement(), outlives_driver=False)
         try:
-            while True:
-                ended, _ = ray.wait([running], timeout=0.25)
-                if interrupt.is_set() and not told:
-                    told = True
-                    optimizer.interrupt.remote()
-                progress: Progress | None = ray.get(optimizer.progress.remote())
-                if progress is not None:
-                    observe(progress)  # also the last one, so that the count that is shown is whole
-                if ended:
-                    result: Outcome | PilotwaveError = ray.get(running)
-                    return result
-        except RayActorError:
-            return None
+            return follow(optimizer, observe, interrupt)
         finally:
             ray.kill(optimizer)
+
+    def _demands(self) -> list[Any]:
+        from pilotwave_actors.capacity import Demand
+
+        config = self._config
+        evaluator = {"CPU": 1.0, **config.evaluator_resources}
+        generator = {"CPU": float(config.generator_threads), "GPU": self._generator_gpus()}
+        return [
+            Demand("an evaluator", "runtime.evaluator_resources", config.evaluators, evaluator),
+            Demand("the generator", "runtime.generator_threads", 1, generator),
+        ]
 
     def _generator_gpus(self) -> float:
         """One GPU for the model if it may and can have one."""
@@ -135,14 +196,12 @@ class RayRuntime:
         return 1.0 if resources.get("GPU", 0.0) >= 1 else 0.0
 
     def _placement(self) -> dict[str, Any]:
-        """Keeps the optimizer on the driver's node, where the run directory surely is; not through Ray Client."""
+        """Keeps the optimizer on the driver's node, where the run directory surely is, while that lives."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        if self._config.address.startswith("ray://"):
-            return {}
         node = ray.get_runtime_context().get_node_id()
-        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=False)}
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=True)}
 
     def _logical_cpus(self) -> int:
         """Enough for every actor at once; on a small machine they share the cores in turn."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,41 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. budget.queries=400; may be repeated."),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: local (a private one), auto (that of this machine), host:6379 or ray://host:10001; "
+        "overrides runtime.address."
+    ),
+]
+PluginPaths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="PATH",
+        help="Python code of yours that the workers need: a file, a package, or a folder of them; may be repeated.",
+    ),
+]
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to stderr.")]
 
-__all__ = ["CampaignFile", "JsonOutput", "Overrides", "RunDir"]
+
+def cluster_overrides(address: str | None, plugins: Sequence[Path] | None) -> list[str]:
+    """Returns what ``--address`` and ``--plugin`` override; either chooses the Ray runtime."""
+    overrides = []
+    if address is not None:
+        overrides.append(f"runtime.address={json.dumps(address)}")
+    if plugins:
+        paths = [str(path.expanduser().resolve()) for path in plugins]
+        overrides.append(f"runtime.plugins={json.dumps(paths)}")
+    return ["runtime.kind=ray", *overrides] if overrides else []
+
+
+__all__ = [
+    "Address",
+    "CampaignFile",
+    "JsonOutput",
+    "Overrides",
+    "PluginPaths",
+    "RunDir",
+    "cluster_overrides",
+]

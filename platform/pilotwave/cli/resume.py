@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pilotwave.cli.options import Overrides, RunDir
+from pilotwave.cli.options import Address, Overrides, PluginPaths, RunDir, cluster_overrides
 
 
 def resume(
     run_dir: RunDir,
     overrides: Overrides = None,
+    address: Address = None,
+    plugins: PluginPaths = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")
     ] = (False),
@@ -25,7 +27,7 @@ def resume(
     from pilotwave.campaign import Campaign
     from pilotwave.cli.driving import drive
 
-    loaded = Campaign.of_run(run_dir, list(overrides or []))
+    loaded = Campaign.of_run(run_dir, [*(overrides or []), *cluster_overrides(address, plugins)])
     return drive(
         loaded.config,
         lambda observe, interrupt: loaded.resume(run_dir, observe=observe, interrupt=interrupt, launched=launched),

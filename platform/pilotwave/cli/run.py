@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pilotwave.cli.options import CampaignFile, Overrides
+from pilotwave.cli.options import Address, CampaignFile, Overrides, PluginPaths, cluster_overrides
 
 
 def run(
@@ -17,9 +17,8 @@ def run(
     run_dir: Annotated[
         Path | None, typer.Option(help="A new directory for the run; runs/<name> by default.")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster: auto, or ray://host:10001; a private one by default.")
-    ] = None,
+    address: Address = None,
+    plugins: PluginPaths = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")
     ] = (False),
@@ -32,10 +31,7 @@ def run(
     from pilotwave.campaign import Campaign
     from pilotwave.cli.driving import drive
 
-    overrides = list(overrides or [])
-    if address is not None:
-        overrides += ["runtime.kind=ray", f"runtime.address={address}"]
-    loaded = Campaign.from_yaml(campaign, overrides)
+    loaded = Campaign.from_yaml(campaign, [*(overrides or []), *cluster_overrides(address, plugins)])
     return drive(
         loaded.config,
         lambda observe, interrupt: loaded.run(run_dir, observe=observe, interrupt=interrupt, launched=launched),

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, TypeVar
 
 import torch
 
+from pilotwave.archive.origin import refuse_copy
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.config.components import RuntimeConfig
@@ -52,6 +53,7 @@ class InlineRuntime:
 
     def execute(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome:
         """Runs the job in this thread."""
+        refuse_copy(job.run_dir)
         return Coordinator(job, InlineWorkers(job), observe, interrupt).run()
 
 

@@ -1,0 +1,99 @@
+"""Does the cluster have what a campaign's actors will occupy? Said at once, instead of waiting for ever.
+
+May import the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pilotwave.errors import InputError
+
+Resources = Mapping[str, float]
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Actors of one kind.
+
+    Attributes:
+        what: Their name in messages.
+        key: The setting that says what each occupies.
+        count: How many run side by side.
+        each: What each occupies.
+    """
+
+    what: str
+    key: str
+    count: int
+    each: Resources
+
+
+def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *, grows: bool) -> str:
+    """Makes sure that the actors fit into the cluster when nothing else runs there.
+
+    Args:
+        demands: What is needed, the most important first.
+        nodes: What each living node has in all, by its name.
+        grows: Whether an autoscaler may add nodes; then what is missing is only said.
+
+    Returns:
+        What is missing, one line, or nothing.
+
+    Raises:
+        InputError: Something is missing, and no node will bring it.
+    """
+    missing = _missing(demands, nodes)
+    if missing and not grows:
+        raise InputError(f"{missing}; there is: {describe_nodes(nodes)}")
+    return f"{missing}; waiting for the autoscaler to add nodes" if missing else ""
+
+
+def describe_nodes(nodes: Mapping[str, Resources]) -> str:
+    """Returns what each node has, one line."""
+    return "; ".join(f"node {name}: {_amounts(has) or 'nothing'}" for name, has in nodes.items()) or "no node"
+
+
+def _missing(demands: Sequence[Demand], nodes: Mapping[str, Resources]) -> str:
+    for demand in demands:
+        if not any(_fits(demand.each, has) for has in nodes.values()):
+            return f"no node of the cluster has what {demand.what} needs ({_amounts(demand.each)}, {demand.key})"
+    left = [dict(has) for has in nodes.values()]
+    for demand in demands:
+        placed = _place(demand, left)
+        if placed < demand.count:
+            return (
+                f"the cluster has room for {placed} of {demand.count} actors that need {_amounts(demand.each)} "
+                f"each ({demand.what}); lower runtime.evaluators or {demand.key}"
+            )
+    return ""
+
+
+def _place(demand: Demand, left: list[dict[str, float]]) -> int:
+    """Takes the room of as many as fit, node after node; returns how many."""
+    placed = 0
+    for has in left:
+        while placed < demand.count and _fits(demand.each, has):
+            placed += 1
+            for name, amount in demand.each.items():
+                has[name] = has.get(name, 0.0) - amount
+    return placed
+
+
+def _fits(each: Resources, has: Resources) -> bool:
+    return all(has.get(name, 0.0) + _SLACK >= amount for name, amount in each.items() if amount > 0)
+
+
+def _amounts(resources: Resources) -> str:
+    """Leaves out what every node has of its own: memory in bytes and names of nodes."""
+    shown = {
+        name: amount
+        for name, amount in resources.items()
+        if amount > 0 and not name.startswith("node:") and name not in ("memory", "object_store_memory")
+    }
+    return ", ".join(f"{name} {amount:g}" for name, amount in sorted(shown.items()))
+
+
+__all__ = ["Demand", "check_capacity", "describe_nodes"]
