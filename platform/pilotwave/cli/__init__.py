@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from pilotwave.errors import PilotwaveError
 
@@ -22,12 +23,17 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs the command line and returns its exit code."""
-    import typer
-
     from pilotwave.cli.application import app
 
+    return guarded(lambda: app(args=arguments, prog_name="pilotwave", standalone_mode=False))
+
+
+def guarded(command: Callable[[], object]) -> int:
+    """Does what a command does and returns its exit code; whatever goes wrong is one line on standard error."""
+    import typer
+
     try:
-        result = app(args=arguments, prog_name="pilotwave", standalone_mode=False)
+        result = command()
         return result if isinstance(result, int) else 0
     except PilotwaveError as error:
         if os.environ.get("PILOTWAVE_TRACEBACK"):
@@ -55,4 +61,4 @@ def run(arguments: list[str]) -> int:
         return 4
 
 
-__all__ = ["main", "run"]
+__all__ = ["guarded", "main", "run"]

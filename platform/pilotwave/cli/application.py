@@ -11,12 +11,14 @@ from pilotwave.cli.doctor import doctor
 from pilotwave.cli.export import export
 from pilotwave.cli.forget import drift, forget
 from pilotwave.cli.generate import generate
+from pilotwave.cli.jobs import jobs
 from pilotwave.cli.list_choices import list_choices
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
 from pilotwave.cli.sample import sample
 from pilotwave.cli.schema import schema
 from pilotwave.cli.status import status
+from pilotwave.cli.submit import submit
 from pilotwave.cli.top import top
 from pilotwave.cli.train import train
 from pilotwave.cli.validate import validate
@@ -48,6 +50,8 @@ def _options(
 
 app.command()(run)
 app.command()(resume)
+app.command()(submit)
+app.add_typer(jobs)
 app.command()(status)
 app.command()(top)
 app.command()(export)

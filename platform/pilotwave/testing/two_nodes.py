@@ -40,19 +40,19 @@ class TwoNodeCluster:
 
     Args:
         cpus: Logical ones of each node.
-        storage: A folder that stands for storage which all nodes share (``PILOTWAVE_STORAGE`` on every node).
 
     Attributes:
         address: ``host:port`` for drivers on a node.
         client_address: ``ray://host:port``.
         jobs_address: ``http://host:port``.
         token_file: Holds the cluster's token.
+        storage: A folder that stands for storage which all nodes share.
     """
 
-    def __init__(self, cpus: int = 4, storage: Path | None = None) -> None:
+    def __init__(self, cpus: int = 4) -> None:
         # Short: the paths of Unix sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="pw-"))
-        self.storage = storage or self.folder / "storage"
+        self.storage = self.folder / "storage"
         self.token_file = self.folder / "token"
         self.token_file.write_text(secrets.token_hex(32))
         self.token_file.chmod(0o600)
@@ -147,7 +147,7 @@ class TwoNodeCluster:
         command += ["--object-store-memory", "100000000", "--disable-usage-stats"]
         if "--head" in options:
             command += ["--temp-dir", str(self.folder)]
-        variables = {"RAY_AUTH_MODE": "token", "PILOTWAVE_STORAGE": str(self.storage), **HEALTH_CHECKS}
+        variables = {"RAY_AUTH_MODE": "token", **HEALTH_CHECKS}
         variables |= {MARK: self._mark_of(node), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with self._log_file(node).open("wb") as log:
             self._nodes[node] = subprocess.Popen(
