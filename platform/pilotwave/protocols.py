@@ -366,6 +366,17 @@ class Tracker(Protocol):
         ...
 
 
+@runtime_checkable
+class ModelTracker(Tracker, Protocol):
+    """A tracker that also keeps what was learned, and tags that are only known at the end."""
+
+    def model(self, folder: str, step: int) -> None:
+        """Attaches a folder of learned guidance, as it was after so many queries."""
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Adds tags to the run."""
+
+
 __all__ = [
     "AdaptableBackbone",
     "Algorithm",
@@ -373,6 +384,7 @@ __all__ = [
     "Constraint",
     "Invariants",
     "KnownAnswer",
+    "ModelTracker",
     "NoiseHook",
     "Oracle",
     "Plan",

@@ -92,6 +92,7 @@ class Coordinator:
             self._workers.close()
             self._phase("saving")
             self._publisher.save_results()
+            self._publisher.save_model(self._algorithm, self._known_facts())
             self._lay_down_archive()
             return self._outcome(finished)
         except BreakerError:
@@ -112,8 +113,8 @@ class Coordinator:
                 f"{QUIET_SECONDS:.0f} s; wait for them, or end them, then resume"
             )
         self._facts = facts = self._workers.start()
-        known = {"backbone": facts.backbone, "oracle": facts.oracle, "oracle_version": facts.oracle_version}
-        self._memory.check_resumable(known)
+        known = self._known_facts()
+        self._memory.check_resumable({key: known[key] for key in ("backbone", "oracle", "oracle_version")})
         setting = AlgorithmSetting(
             facts.latent_shape,
             facts.steps,
@@ -136,7 +137,7 @@ class Coordinator:
         self._memory.append(
             EventKind.STARTED,
             {
-                "facts": {**known, "unit": facts.unit, "deterministic": facts.deterministic},
+                "facts": {**known, "deterministic": facts.deterministic},
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "resumed": state.started is not None,
@@ -149,6 +150,11 @@ class Coordinator:
         self._publisher.opened(facts.unit)
         for proposal in self._memory.unfinished:
             self._hand_over(proposal)
+
+    def _known_facts(self) -> dict[str, str]:
+        facts = self._facts
+        named = {"backbone": facts.backbone, "oracle": facts.oracle, "oracle_version": facts.oracle_version}
+        return {**named, "unit": facts.unit}
 
     def _begin_archiving(self) -> None:
         if self._archiving is None:
@@ -163,6 +169,7 @@ class Coordinator:
         if self._archiving is None:
             return
         self._publisher.warn(self._archiving.close())
+        self._publisher.tag_archive()
         if self._is_stalled() and self._budget_left():
             self._publisher.warn(
                 f"{self._memory.state.reused_in_a_row} questions in a row were answered from the archive, so "

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 
 from pilotwave.errors import PilotwaveError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.job import CampaignJob, Observer, Phase, Progress
 from pilotwave.execution.memory import CampaignMemory
-from pilotwave.protocols import Tracker
+from pilotwave.protocols import Algorithm, ModelTracker, Tracker
 
 INTERVAL_SECONDS = 0.25
 """Progress is reported no more often than this."""
@@ -46,7 +47,10 @@ class Publisher:
         config = self._job.config
         try:
             self._tracker = config.tracking.build(self._job.run_dir)
-            self._tracker.start(config.name, config.model_dump(mode="json"), {"run_dir": str(self._job.run_dir)})
+            tags = {"run_dir": str(self._job.run_dir)}
+            if config.archive is not None:
+                tags["archive"] = str(config.archive.path)
+            self._tracker.start(config.name, config.model_dump(mode="json"), tags)
         except Exception as error:  # tracking fails open, whatever a plug-in raises
             self.warn(f"tracking {config.tracking.kind!r} is off: {error}")
             self._tracker = None
@@ -144,6 +148,41 @@ class Publisher:
         if self._tracker is not None:
             for path in files.paths():
                 self._tracker.artifact(str(path))
+
+    def save_model(self, algorithm: Algorithm, facts: Mapping[str, str]) -> None:
+        """Writes what was learned as a model folder and attaches it to the tracked run, if that keeps models.
+
+        Args:
+            algorithm: As it stands.
+            facts: What backbone and oracle said of themselves.
+        """
+        if not isinstance(self._tracker, ModelTracker) or not getattr(self._job.config.tracking, "model", True):
+            return
+        from pilotwave.execution.guidance_config import GuidanceConfig
+        from pilotwave.execution.learned_model import MODEL_FOLDER, LearnedFacts, write_model
+
+        folder, state = self._job.run_dir / MODEL_FOLDER, self._memory.state
+        try:
+            learned = LearnedFacts.of(self._job.config.name, state, facts)
+            chosen = GuidanceConfig.of(self._job.config)
+            write_model(folder, chosen, learned, algorithm.state_dict(), self._memory.identities)
+        except (PilotwaveError, TypeError, ValueError) as error:  # a plug-in's state may hold anything
+            self.warn(f"what was learned was not logged as a model: {error}")
+            return
+        self._tracker.model(str(folder), state.spent)
+
+    def tag_archive(self) -> None:
+        """Tells the tracker what the project archive holds now."""
+        archive = self._job.config.archive
+        if archive is None or not isinstance(self._tracker, ModelTracker):
+            return
+        try:
+            from pilotwave.archive.project import ProjectArchive
+
+            with ProjectArchive.open(archive.path, read_only=True) as project:
+                self._tracker.tag({"archive.digest": project.digest(), "archive.records": str(len(project))})
+        except PilotwaveError as error:
+            self.warn(f"the archive's digest was not written down: {error}")
 
     def tracking(self) -> str:
         """Returns one line on where the campaign was written down."""

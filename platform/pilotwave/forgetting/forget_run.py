@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,12 +22,13 @@ from pilotwave.archive.project import run_id_of
 from pilotwave.archive.reduced_ledger import is_reduced, ledger_digest, reduce_ledger, settle_into_one_file
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError, PilotwaveError, RunDirectoryError
+from pilotwave.execution.learned_model import MODEL_FOLDER
 from pilotwave.execution.receipts import wait_until_quiet
 from pilotwave.forgetting.archive_records import archive_of, archived_ids, contributed, remove_from_archive
 from pilotwave.forgetting.byte_search import files_under, files_with_ids
 from pilotwave.forgetting.metrics import changes_without
 from pilotwave.forgetting.outbox import pending_rows, rewrite_pending
-from pilotwave.forgetting.places import Place, places_in_run, receipts_of
+from pilotwave.forgetting.places import Place, counted, places_in_run, receipts_of
 from pilotwave.forgetting.promise import FOLDER, Promise, delete_promise, promised_file, read_promise, write_promise
 from pilotwave.forgetting.receipt import ForgettingReceipt, file_digest, signer, write_receipt
 from pilotwave.forgetting.selection import ForgetRequest, Selection, select
@@ -107,11 +109,16 @@ def plan_forgetting(run_dir: Path, request: ForgetRequest, archive: Path | None 
     runs = {} if archived is None else archived.runs
     places = places_in_run(run, selection.ids)
     if tracked is not None:
-        places.append(Place("metrics", tracked.where, f"{len(changes)} values change"))
+        places.append(Place("metrics", tracked.where, f"{counted(len(changes), 'value')} to change"))
         places += [Place("artifact", f"{tracked.where}: {name}", "made anew from the ledger") for name in artifacts]
+        what = "what was learned; deleted, resuming logs it anew"
+        places += [Place("model", f"{tracked.where}: {name}", what) for name in tracked.models()]
     if archived is not None and archived.ids:
-        places.append(Place("archive", str(archived.path), f"{len(archived.ids)} records go"))
-    places += [Place("run", str(item.path), f"{item.answers} answers taken from these go") for item in takers]
+        places.append(Place("archive", str(archived.path), f"{counted(len(archived.ids), 'record')} to go"))
+    places += [
+        Place("run", str(item.path), f"{counted(item.answers, 'answer')} taken from these, to go first")
+        for item in takers
+    ]
     others = {name: count for name, count in runs.items() if name not in known}
     now = datetime.now(UTC)
     promise = Promise(
@@ -152,7 +159,7 @@ def forget(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -
             write_promise(run.path, promise)
             done = _keep_or_say(run, promise)
     others = taken + [
-        f"run {name} took {count} answers from these; forget them in its directory as well"
+        f"run {name} took {counted(count, 'answer')} from these; forget them in its directory as well"
         for name, count in plan.other_runs.items()
     ]
     return replace(done, notes=(*done.notes, *others))
@@ -162,7 +169,7 @@ def _forget_taken(taker: Taker, request: ForgetRequest) -> str:
     """Forgets in a run that took answers what it took; returns a line about it."""
     done = forget(taker.path, ForgetRequest(taker.records, corrective=request.corrective))
     return (
-        f"{taker.path} had taken {taker.answers} answers from these and forgot them; receipt {done.path}, "
+        f"{taker.path} had taken {counted(taker.answers, 'answer')} from these and forgot them; receipt {done.path}, "
         f"salt {done.salt}"
     )
 
@@ -211,8 +218,9 @@ def _with_digests(run: RunDirectory, promise: Promise) -> Promise:
 
 def _changing_files(run: RunDirectory, promise: Promise, tracked: TrackedRun | None) -> list[Path]:
     files = [run.ledger_file, *receipts_of(run, promise.ids)]
-    files += [*files_under(run.checkpoints), *files_under(run.results)]
+    files += [*files_under(run.checkpoints), *files_under(run.results), *files_under(run.path / MODEL_FOLDER)]
     if tracked is not None:
+        files += tracked.model_files()
         made_anew = set(promise.artifacts)
         files += [path for path in tracked.files() if path.suffix == ".db" or path.name in made_anew]
     return files
@@ -233,6 +241,8 @@ def _keep(run: RunDirectory, promise: Promise) -> Forgotten:
         reduce_ledger(run.ledger_file, set(promise.ids), receipt=promise.receipt, queries=promise.queries)
     for path in (*receipts_of(run, promise.ids), *files_under(run.checkpoints), *files_under(run.results)):
         path.unlink(missing_ok=True)
+    if (run.path / MODEL_FOLDER).exists():
+        shutil.rmtree(run.path / MODEL_FOLDER)
     notes: list[str] = []
     if promise.had_results:
         notes += write_results(run.path).skipped.values()
@@ -242,7 +252,10 @@ def _keep(run: RunDirectory, promise: Promise) -> Forgotten:
     if promise.archive is not None and promise.archived:
         archived = remove_from_archive(Path(promise.archive), promise.archived, promise.kind)
     for path in _our_leftovers(run):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     needs_collection = tracked is not None and tracked.needs_collection
     if needs_collection:
         notes.append("the old MLflow run is only marked as deleted: run `mlflow gc` on the tracking server")
@@ -274,6 +287,7 @@ def _forget_tracked(run: RunDirectory, promise: Promise, tracked: TrackedRun | N
     rewrite_pending(run.path, promise.changes)
     if tracked is None:
         return
+    tracked.delete_models()  # before the run may be logged again under another id
     made = {name: run.results / name for name in promise.artifacts}
     artifacts = {name: path if path.exists() else None for name, path in made.items()}
     if promise.changes or artifacts:

@@ -28,7 +28,7 @@ def pending_rows(run_dir: Path) -> list[MetricRow]:
 
 
 def rewrite_pending(run_dir: Path, changes: Sequence[MetricChange]) -> None:
-    """Changes values that wait in a run directory's outbox; doing it again changes nothing.
+    """Changes values that wait in a run directory's outbox, and drops models; doing it again changes nothing.
 
     Raises:
         StorageError: The file cannot be written.
@@ -40,6 +40,8 @@ def rewrite_pending(run_dir: Path, changes: Sequence[MetricChange]) -> None:
     lines = []
     waiting = Outbox(path)
     for entry in waiting.first(len(waiting)):
+        if "model" in entry:
+            continue  # what was learned from the records is deleted
         if "metrics" in entry:
             moment = (int(entry["step"]), int(entry["time"]))
             found = {name: changed.get((name, *moment), value) for name, value in entry["metrics"].items()}

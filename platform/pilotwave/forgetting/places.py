@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from pilotwave.archive.ledger import Ledger
 from pilotwave.archive.reduced_ledger import without
 from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.execution.learned_model import MODEL_FOLDER
 from pilotwave.execution.receipts import read_receipts
 from pilotwave.forgetting.byte_search import files_under
 from pilotwave.report.results import NAMES
@@ -21,7 +22,7 @@ class Place:
     """One place.
 
     Attributes:
-        kind: ledger, receipt, checkpoint, result, metrics, artifact, outbox, or archive.
+        kind: ledger, receipt, checkpoint, model, result, metrics, artifact, outbox, or archive.
         path: A file, or where a tracked run is.
         what: What is there and becomes of it, for people.
     """
@@ -35,18 +36,25 @@ class Place:
         return asdict(self)
 
 
+def counted(number: int, word: str) -> str:
+    """Returns ``"1 record"``, ``"2 records"``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
 def places_in_run(run: RunDirectory, ids: Collection[str]) -> list[Place]:
     """Returns the places in a run directory that hold, or were computed from, records of these ids."""
     gone = set(ids)
     with Ledger.open(run.ledger_file, read_only=True) as ledger:
         changed = sum(without(event.kind, event.record, gone) != dict(event.record) for event in ledger.events())
-    what = f"{len(gone)} candidates, {changed} events; the file is written anew without them"
+    what = f"{counted(len(gone), 'candidate')}, {counted(changed, 'event')}; written anew without them"
     found = [Place("ledger", str(run.ledger_file), what)]
     found += [Place("receipt", str(path), "deleted") for path in receipts_of(run, gone)]
     found += [
         Place("checkpoint", str(path), "deleted; resuming learns again from the ledger")
         for path in files_under(run.checkpoints)
     ]
+    what = "what was learned; deleted, resuming makes it anew"
+    found += [Place("model", str(path), what) for path in files_under(run.path / MODEL_FOLDER)]
     made_anew = set(NAMES.values())
     for path in files_under(run.results):
         anew = path.parent == run.results and path.name in made_anew
@@ -69,4 +77,4 @@ def receipts_of(run: RunDirectory, ids: Collection[str]) -> list[Path]:
     return found
 
 
-__all__ = ["Place", "places_in_run", "receipts_of"]
+__all__ = ["Place", "counted", "places_in_run", "receipts_of"]

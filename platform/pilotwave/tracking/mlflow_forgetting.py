@@ -11,88 +11,32 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlsplit
 
-from pilotwave.errors import InfrastructureError, MissingDependencyError, StorageError
+from pilotwave.errors import StorageError
 from pilotwave.storage import write_atomically
 from pilotwave.tracking.mlflow_database import database_path
-from pilotwave.tracking.mlflow_run import HANDLE_FILE, KEY_TAG, RunHandle, open_client
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from pilotwave.tracking.mlflow_forgetting_server import (
+    ServerRun,
+    artifacts_of,
+    client_of,
+    replace_artifacts,
+    server_errors,
+)
+from pilotwave.tracking.mlflow_handle import HANDLE_FILE, RunHandle
+from pilotwave.tracking.mlflow_model_rows import (
+    ModelRow,
+    delete_model_files,
+    delete_model_rows,
+    local_folder,
+    model_rows,
+)
+from pilotwave.tracking.mlflow_models import delete_model_elsewhere
+from pilotwave.tracking.tracked_values import MetricChange, MetricRow, TrackedRun
 
 _BUSY_SECONDS = 30.0
-_PARAMETERS_PER_CALL, _METRICS_PER_CALL = 100, 1000
-
-
-@dataclass(frozen=True)
-class MetricRow:
-    """One logged value.
-
-    Attributes:
-        key: The metric's name.
-        step: Queries spent.
-        timestamp: Milliseconds since the epoch.
-        value: The value.
-    """
-
-    key: str
-    step: int
-    timestamp: int
-    value: float
-
-
-@dataclass(frozen=True)
-class MetricChange:
-    """What a logged value becomes; ``value`` None: it goes."""
-
-    key: str
-    step: int
-    timestamp: int
-    value: float | None
-
-
-class TrackedRun(Protocol):
-    """A run in MLflow that can be changed behind the tracker's back; no driver may be at work.
-
-    Attributes:
-        where: One line for people.
-        needs_collection: Whether an operator has to run ``mlflow gc`` afterwards.
-    """
-
-    where: str
-    needs_collection: bool
-
-    def files(self) -> list[Path]:
-        """Returns the local files that hold the run, for digests; none on a server."""
-        ...
-
-    def rows(self) -> list[MetricRow]:
-        """Returns every logged value."""
-        ...
-
-    def artifacts(self) -> list[str]:
-        """Returns the paths of the artifacts, relative to the run's."""
-        ...
-
-    def rewrite(self, changes: Sequence[MetricChange], artifacts: Mapping[str, Path | None], key: str) -> None:
-        """Changes values and replaces or (None) removes artifacts; doing it again after a kill is safe.
-
-        Args:
-            changes: The values.
-            artifacts: From an artifact's path to the file that replaces it.
-            key: Of this forgetting, unique; a run that is logged again is found by it.
-
-        Raises:
-            InfrastructureError: The database or server cannot be written; what is done stays done.
-        """
-        ...
 
 
 def tracked_run(run_dir: Path) -> TrackedRun | None:
@@ -106,7 +50,7 @@ def tracked_run(run_dir: Path) -> TrackedRun | None:
         return None
     database = database_path(handle.tracking_uri)
     if database is None:
-        return _ServerRun(run_dir, handle)
+        return ServerRun(run_dir, handle)
     return _DatabaseRun(database, handle) if database.is_file() else None
 
 
@@ -132,7 +76,7 @@ class _DatabaseRun:
     def files(self) -> list[Path]:
         folder = self._local_artifacts()
         found = [] if folder is None else [folder / name for name in self.artifacts()]
-        return [self._database, *found]
+        return [self._database, *found, *self.model_files()]
 
     def rows(self) -> list[MetricRow]:
         with self._opened() as connection:
@@ -142,8 +86,35 @@ class _DatabaseRun:
     def artifacts(self) -> list[str]:
         folder = self._local_artifacts()
         if folder is None:
-            return _artifacts_of(_client(self._handle), str(self._handle.run_id))
+            return artifacts_of(client_of(self._handle), str(self._handle.run_id))
         return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def models(self) -> list[str]:
+        return [row.model_id for row in self._model_rows()]
+
+    def model_files(self) -> list[Path]:
+        folders = [row.folder for row in self._model_rows()]
+        return [path for folder in folders if folder for path in sorted(folder.rglob("*")) if path.is_file()]
+
+    def delete_models(self) -> None:
+        rows = self._model_rows()
+        for row in rows:
+            delete_model_files(row)
+            if row.folder is None:
+                with server_errors(self._handle):
+                    delete_model_elsewhere(row.location)
+        if not rows:
+            return
+        with self._opened() as connection:
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            for row in rows:
+                delete_model_rows(connection, row)
+            connection.execute("COMMIT")
+
+    def _model_rows(self) -> list[ModelRow]:
+        with self._opened() as connection:
+            return model_rows(connection, self._handle.run_id)
 
     def rewrite(self, changes: Sequence[MetricChange], artifacts: Mapping[str, Path | None], key: str) -> None:
         del key
@@ -160,7 +131,7 @@ class _DatabaseRun:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         folder = self._local_artifacts()
         if folder is None:
-            _replace_artifacts(_client(self._handle), str(self._handle.run_id), self._artifact_uri(), artifacts)
+            replace_artifacts(client_of(self._handle), str(self._handle.run_id), self._artifact_uri(), artifacts)
             return
         for name, source in artifacts.items():
             if source is None:
@@ -200,11 +171,7 @@ class _DatabaseRun:
 
     def _local_artifacts(self) -> Path | None:
         """The folder of the artifacts, or None if they lie in another kind of store."""
-        uri = self._artifact_uri()
-        parts = urlsplit(uri)
-        if parts.scheme not in ("", "file"):
-            return None
-        return Path(unquote(parts.path)) if parts.scheme else Path(uri)
+        return local_folder(self._artifact_uri())
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -218,137 +185,6 @@ class _DatabaseRun:
                 f"{self._database}: the MLflow database cannot be read or written: {error}; "
                 "end what holds it (an MLflow server, another campaign), then repeat"
             ) from error
-
-
-class _ServerRun:
-    """A run on a server: values cannot be taken out of it, so it is logged again without them."""
-
-    needs_collection = True
-
-    def __init__(self, run_dir: Path, handle: RunHandle) -> None:
-        self._run_dir = run_dir
-        self._handle = handle
-        self._mlflow = _client(handle)
-        self.where = f"MLflow run {handle.run_id} on {handle.tracking_uri}"
-
-    def files(self) -> list[Path]:
-        return []
-
-    def rows(self) -> list[MetricRow]:
-        with _server_errors(self._handle):
-            run = self._mlflow.get_run(self._run_id)
-            return [
-                MetricRow(item.key, item.step, item.timestamp, item.value)
-                for name in sorted(run.data.metrics)
-                for item in self._mlflow.get_metric_history(self._run_id, name)
-            ]
-
-    def artifacts(self) -> list[str]:
-        with _server_errors(self._handle):
-            return _artifacts_of(self._mlflow, self._run_id)
-
-    def rewrite(self, changes: Sequence[MetricChange], artifacts: Mapping[str, Path | None], key: str) -> None:
-        with _server_errors(self._handle):
-            if self._handle.key != key:
-                self._delete_all(f"tags.`{KEY_TAG}` = '{key}'")  # what a kill left half logged
-                old_key = self._handle.key
-                made = self._log_again(changes, artifacts, key)
-                tags = {"pilotwave.replaces": old_key}
-                for name, value in tags.items():
-                    self._mlflow.set_tag(made, name, value)
-                self._handle = replace(self._handle, key=key, run_id=made)
-                text = json.dumps(asdict(self._handle), indent=2) + "\n"
-                write_atomically(self._run_dir / HANDLE_FILE, text.encode())
-            replaced = self._mlflow.get_run(self._run_id).data.tags.get("pilotwave.replaces", "")
-            self._delete_all(f"tags.`{KEY_TAG}` = '{replaced}'")
-
-    @property
-    def _run_id(self) -> str:
-        assert self._handle.run_id is not None  # tracked_run() looked
-        return self._handle.run_id
-
-    def _delete_all(self, condition: str) -> None:
-        for run in self._mlflow.search_runs([str(self._handle.experiment_id)], condition):
-            self._mlflow.delete_run(run.info.run_id)
-
-    def _log_again(self, changes: Sequence[MetricChange], artifacts: Mapping[str, Path | None], key: str) -> str:
-        from mlflow.entities import Metric, Param
-
-        old = self._mlflow.get_run(self._run_id)
-        changed = {(item.key, item.step, item.timestamp): item.value for item in changes}
-        rows = [
-            replace(row, value=value)
-            for row in self.rows()
-            if (value := changed.get((row.key, row.step, row.timestamp), row.value)) is not None
-        ]
-        made = self._mlflow.create_run(
-            old.info.experiment_id,
-            start_time=old.info.start_time,
-            tags={**old.data.tags, KEY_TAG: key},
-            run_name=old.info.run_name,
-        ).info.run_id
-        parameters = [Param(name, value) for name, value in old.data.params.items()]
-        for start in range(0, len(parameters), _PARAMETERS_PER_CALL):
-            self._mlflow.log_batch(made, params=parameters[start : start + _PARAMETERS_PER_CALL])
-        metrics = [Metric(row.key, row.value, row.timestamp, row.step) for row in rows]
-        for start in range(0, len(metrics), _METRICS_PER_CALL):
-            self._mlflow.log_batch(made, metrics=metrics[start : start + _METRICS_PER_CALL])
-        self._copy_artifacts(made, artifacts)
-        self._mlflow.set_terminated(made, status=old.info.status, end_time=old.info.end_time)
-        return str(made)
-
-    def _copy_artifacts(self, made: str, artifacts: Mapping[str, Path | None]) -> None:
-        with tempfile.TemporaryDirectory(prefix="pilotwave-") as folder:
-            for name in self.artifacts():
-                parent = str(Path(name).parent)
-                target = None if parent == "." else parent
-                source = artifacts.get(name)
-                if source is not None:
-                    self._mlflow.log_artifact(made, str(source), target)
-                elif name not in artifacts:
-                    self._mlflow.log_artifact(
-                        made, self._mlflow.download_artifacts(self._run_id, name, folder), target
-                    )
-
-
-def _client(handle: RunHandle) -> MlflowClient:
-    try:
-        return open_client(handle.tracking_uri)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the run is tracked on {handle.tracking_uri}; that needs mlflow: pip install 'pilotwave[tracking]'"
-        ) from error
-
-
-def _artifacts_of(client: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:
-    found: list[str] = []
-    for item in client.list_artifacts(run_id, folder):
-        found += _artifacts_of(client, run_id, item.path) if item.is_dir else [str(item.path)]
-    return sorted(found)
-
-
-def _replace_artifacts(client: MlflowClient, run_id: str, uri: str, artifacts: Mapping[str, Path | None]) -> None:
-    """Replaces artifacts of a local database that lie in a store of another kind (a bucket)."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    with _server_errors(RunHandle(uri, "")):
-        store: Any = get_artifact_repository(uri)
-        for name, source in artifacts.items():
-            parent = str(Path(name).parent)
-            store.delete_artifacts(name)
-            if source is not None:
-                client.log_artifact(run_id, str(source), None if parent == "." else parent)
-
-
-@contextmanager
-def _server_errors(handle: RunHandle) -> Iterator[None]:
-    try:
-        yield
-    except (InfrastructureError, MissingDependencyError):
-        raise
-    except Exception as error:  # whatever MLflow, a store or the network raises
-        line = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InfrastructureError(f"{handle.tracking_uri}: {line}; start the server, then repeat") from error
 
 
 __all__ = ["MetricChange", "MetricRow", "TrackedRun", "read_handle", "tracked_run"]

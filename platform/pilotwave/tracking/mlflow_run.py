@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave.tracking.mlflow_database import QUIET, database_path, prepare_database
+from pilotwave.tracking.mlflow_handle import HANDLE_FILE, KEY_TAG, RunHandle
+from pilotwave.tracking.mlflow_models import log_model
 from pilotwave.tracking.outbox import Entry
-from pilotwave.tracking.parameters import TAG_LENGTH, cut, flatten, name_of
+from pilotwave.tracking.parameters import TAG_LENGTH, cut, flatten, name_of, without_password
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-HANDLE_FILE = "mlflow.json"
-KEY_TAG = "pilotwave.key"
 THREAD_NAME = "pilotwave-mlflow"
 _HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow would try for minutes; we have a retry of our own that buffers."""
@@ -50,23 +50,6 @@ class RunRequest:
     run_name: str
     parameters: Mapping[str, Any]
     tags: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class RunHandle:
-    """Where a campaign is tracked; kept in ``mlflow.json``.
-
-    Attributes:
-        tracking_uri: Of the database or server.
-        key: Ours, written down before the run is made, so that a kill in between leaves no second run.
-        experiment_id: MLflow's.
-        run_id: MLflow's, or None until it is made.
-    """
-
-    tracking_uri: str
-    key: str
-    experiment_id: str | None = None
-    run_id: str | None = None
 
 
 class MlflowRun:
@@ -121,6 +104,25 @@ class MlflowRun:
         """Copies a file to the run."""
         self._client.log_artifact(self.run_id, path)
 
+    def write_model(self, folder: str, step: int) -> None:
+        """Logs a folder of learned guidance as a model of the run; the same one again changes nothing.
+
+        A model that a kill left half uploaded is deleted first.
+
+        Raises:
+            FileNotFoundError: There is no model in the folder.
+        """
+        log_model(self._client, self.handle, Path(folder), step)
+
+    def write_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        for key, value in tags.items():
+            self._client.set_tag(self.run_id, name_of(key), cut(value, TAG_LENGTH))
+
+    def started(self) -> float:
+        """Returns when the run was made, in seconds since the epoch."""
+        return float(self._client.get_run(self.run_id).info.start_time) / 1000
+
     def close(self, status: str) -> None:
         """Ends the run with one of MLflow's words."""
         self._client.set_terminated(self.run_id, status=status)
@@ -130,7 +132,7 @@ class MlflowRun:
         from mlflow.entities import Param, RunTag
 
         known = self._client.get_run(self.run_id).data.params
-        wanted = flatten(request.parameters)
+        wanted = {key: without_password(value) for key, value in flatten(request.parameters).items()}
         tags = {f"changed.{key}": value for key, value in wanted.items() if known.get(key, value) != value}
         tags |= request.tags
         parameters = [Param(key, value) for key, value in wanted.items() if key not in known]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import shlex
 import threading
 import time
@@ -27,13 +28,14 @@ from pilotwave.tracking.environment import environment_tags
 from pilotwave.tracking.mlflow_database import SCHEME, database_path
 from pilotwave.tracking.mlflow_run import THREAD_NAME, MlflowRun, RunRequest, is_refused
 from pilotwave.tracking.outbox import Outbox
+from pilotwave.tracking.parameters import without_password
+from pilotwave.tracking.system_metrics import SystemMetrics
 
 _log = logging.getLogger("pilotwave.tracking")
 _STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 OUTBOX_FILE = "mlflow-outbox.jsonl"
 _ENTRIES_AT_ONCE = 200
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 60.0
-_TRIES_AT_THE_END = 3
 
 
 class MlflowTrackingConfig(TrackingConfig):
@@ -59,6 +61,13 @@ class MlflowTrackingConfig(TrackingConfig):
     patience: float = Field(
         30.0, ge=0, le=3600, description="Seconds that the end of a campaign may wait for MLflow."
     )
+    model: bool = Field(
+        True, description="Whether what was learned is logged as a model, which `pilotwave generate` loads, too."
+    )
+    system_metrics: bool = Field(True, description="Whether the machine's load is logged: CPU, memory, disk, GPU.")
+    system_metrics_interval: float = Field(
+        10.0, ge=0.1, le=3600, description="Seconds between two measurements of the machine's load."
+    )
 
     def build(self, run_dir: Path) -> Tracker:
         """Builds the tracker of a run; nothing is imported, opened or written yet.
@@ -74,6 +83,8 @@ class MlflowTrackingConfig(TrackingConfig):
             experiment=self.experiment,
             run_name=self.run_name or run_dir.name,
             patience=self.patience,
+            models=self.model,
+            system_metrics=self.system_metrics_interval if self.system_metrics else None,
         )
 
 
@@ -86,16 +97,29 @@ class MlflowTracker:
         experiment: Its name; the campaign's if None.
         run_name: The run's name.
         patience: How long :meth:`finish` and :meth:`describe` may wait for MLflow, in seconds.
+        models: Whether :meth:`model` logs anything.
+        system_metrics: Seconds between two measurements of the machine's load; None for none.
     """
 
     def __init__(
-        self, run_dir: Path, *, tracking_uri: str, experiment: str | None, run_name: str, patience: float
+        self,
+        run_dir: Path,
+        *,
+        tracking_uri: str,
+        experiment: str | None,
+        run_name: str,
+        patience: float,
+        models: bool = True,
+        system_metrics: float | None = None,
     ) -> None:
         self._run_dir = run_dir
         self._tracking_uri = tracking_uri
         self._experiment = experiment
         self._run_name = run_name
         self._patience = patience
+        self._models = models
+        self._load = None if system_metrics is None else SystemMetrics(self.log, system_metrics)
+        self._deadline = math.inf  # of trying, on the clock of time.monotonic
         self._outbox = Outbox(run_dir / OUTBOX_FILE)
         self._thread: threading.Thread | None = None
         self._work_waits = threading.Event()
@@ -134,11 +158,25 @@ class MlflowTracker:
         self._outbox.append({"artifact": str(Path(path).absolute())})
         self._work_waits.set()
 
+    def model(self, folder: str, step: int) -> None:
+        """Puts a model folder's path into the outbox; the folder is read a little later."""
+        if self._models:
+            self._outbox.append({"model": str(Path(folder).absolute()), "step": int(step)})
+            self._work_waits.set()
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Puts tags into the outbox."""
+        self._outbox.append({"tags": dict(tags)})
+        self._work_waits.set()
+
     def finish(self, status: str) -> None:
         """Waits until all is written, but no longer than the patience, and closes the run."""
         if self._thread is None or self._ending.is_set():
             return
         self._status = _STATUSES.get(status, "FAILED")
+        self._deadline = time.monotonic() + self._patience
+        if self._load is not None:
+            self._load.stop()
         self._ending.set()
         self._work_waits.set()
         self._thread.join(self._patience)
@@ -155,21 +193,22 @@ class MlflowTracker:
         problem = "; ".join(filter(None, (self._lost, dropped, self._trouble)))
         trouble = f"; incomplete: {problem}" if problem else ""
         if self._run is None:
-            return f"MLflow: nothing was written to {self._tracking_uri}{trouble}"
+            return f"MLflow: nothing was written to {without_password(self._tracking_uri)}{trouble}"
         if database_path(self._tracking_uri) is None and self._tracking_uri.startswith("http"):
             page = f"#/experiments/{self._run.handle.experiment_id}/runs/{self._run.run_id}"
             return f"MLflow run {self._run.run_id}; open {self._tracking_uri.rstrip('/')}/{page}{trouble}"
-        command = f"mlflow ui --backend-store-uri {shlex.quote(self._tracking_uri)}"
+        command = f"mlflow ui --backend-store-uri {shlex.quote(without_password(self._tracking_uri))}"
         return f"MLflow run {self._run.run_id}; open with: {command}{trouble}"
 
     def _work(self, request: RunRequest) -> None:
         """Opens, writes and closes; what fails is tried again, ever more rarely. Runs on the thread."""
         request = replace(request, tags={**environment_tags(), **request.tags})
-        delay, tries_at_the_end = _FIRST_DELAY, 0
+        delay = _FIRST_DELAY
         while True:
             try:
                 self._run = self._run or MlflowRun.open(request)
                 self._tried.set()
+                self._measure_load(self._run)
                 self._send(self._run)
                 self._trouble, delay = "", _FIRST_DELAY
                 if self._ending.is_set() and not len(self._outbox):
@@ -181,10 +220,9 @@ class MlflowTracker:
                 self._trouble = _one_line(error)
                 self._say(self._trouble)
                 self._tried.set()
-                tries_at_the_end += self._ending.is_set()
-                if tries_at_the_end >= _TRIES_AT_THE_END:
-                    return
                 if self._ending.is_set():
+                    if time.monotonic() + _FIRST_DELAY > self._deadline:
+                        return  # what waits is sent when the campaign is resumed
                     time.sleep(_FIRST_DELAY)
                 else:
                     self._ending.wait(delay)
@@ -197,7 +235,23 @@ class MlflowTracker:
             for entry in entries:
                 if "artifact" in entry:
                     self._try_once(partial(run.write_artifact, entry["artifact"]))
+                elif "model" in entry:
+                    self._try_once(partial(run.write_model, entry["model"], entry["step"]))
+                elif "tags" in entry:
+                    self._try_once(partial(run.write_tags, entry["tags"]))
             self._outbox.remove(len(entries))
+
+    def _measure_load(self, run: MlflowRun) -> None:
+        if self._load is None or self._ending.is_set():
+            return
+        try:
+            self._load.start(run.started())
+        except ImportError as error:
+            self._load = None
+            self._lost = (
+                f"no system metrics, because {error.name} is not installed: pip install 'pilotwave[tracking]'"
+            )
+            self._say(self._lost)
 
     def _try_once(self, write: Callable[[], None]) -> None:
         """Writes; what MLflow refuses for good is said and left out, all else is raised to be tried again."""

@@ -13,6 +13,7 @@ from typing import Any
 KEY_LENGTH, VALUE_LENGTH, TAG_LENGTH = 250, 6000, 8000
 """MLflow's limits on the names of parameters, metrics and tags, on values, and on the values of tags."""
 
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]*@")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-. /:]")
 
 
@@ -37,6 +38,11 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def without_password(text: str) -> str:
+    """Returns a text with ``***`` in place of the password of each address in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         items: list[tuple[Any, Any]] = list(value.items())
@@ -53,4 +59,4 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-__all__ = ["KEY_LENGTH", "TAG_LENGTH", "VALUE_LENGTH", "cut", "flatten", "name_of"]
+__all__ = ["KEY_LENGTH", "TAG_LENGTH", "VALUE_LENGTH", "cut", "flatten", "name_of", "without_password"]

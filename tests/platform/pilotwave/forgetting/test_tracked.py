@@ -45,9 +45,9 @@ BATCHES, BATCH = 3, 6
 def run_tracked(run_dir: Path, **tracking: Any) -> Path:
     oracle = FaultyOracleConfig(isolation="thread")
     runtime = {"kind": "inline", "mode": "synchronous", "evaluators": 2}
-    section = {"kind": "mlflow", "patience": PATIENCE, **tracking}
+    section = {"kind": "mlflow", "patience": PATIENCE, "system_metrics": False, **tracking}
     job = campaign(oracle, runtime, queries=BATCHES * BATCH, batch_size=BATCH, tracking=section)
-    outcome = job.run(run_dir).outcome
+    outcome = (job.resume if (run_dir / "ledger.sqlite").exists() else job.run)(run_dir).outcome
     assert "incomplete" not in outcome.tracking
     return run_dir
 
@@ -65,13 +65,17 @@ def run_dir(tracked: Path, tmp_path: Path) -> Path:
     """A copy of everything; MLflow's own paths are made to point to it."""
     folder = tmp_path / "project"
     shutil.copytree(tracked.parent, folder)
-    with sqlite3.connect(folder / "mlflow.db") as raw:
-        raw.execute(
-            "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (str(tracked.parent), str(folder))
-        )
+    _move_artifacts(folder / "mlflow.db", tracked.parent, folder)
     handle = folder / "run" / "mlflow.json"
     handle.write_text(handle.read_text().replace(str(tracked.parent), str(folder)))
     return folder / "run"
+
+
+def _move_artifacts(database: Path, before: Path, after: Path) -> None:
+    with sqlite3.connect(database) as raw:
+        places = [("experiments", "artifact_location"), ("runs", "artifact_uri")]
+        for table, column in [*places, ("logged_models", "artifact_location")]:
+            raw.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(before), str(after)))
 
 
 def rows_of(run_dir: Path) -> dict[int, dict[str, float]]:
@@ -84,8 +88,16 @@ def rows_of(run_dir: Path) -> dict[int, dict[str, float]]:
 
 
 def artifacts_of(run_dir: Path) -> dict[str, bytes]:
-    folder = run_dir.parent / "mlartifacts"
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path.name: path.read_bytes() for path in _stored(run_dir) if "models" not in path.parts}
+
+
+def models_of(run_dir: Path) -> list[Path]:
+    """The files of logged models."""
+    return [path for path in _stored(run_dir) if "models" in path.parts]
+
+
+def _stored(run_dir: Path) -> list[Path]:
+    return [path for path in (run_dir.parent / "mlartifacts").rglob("*") if path.is_file()]
 
 
 def expected(run_dir: Path, gone: set[str]) -> dict[int, dict[str, float]]:
@@ -126,7 +138,7 @@ def test_metrics_and_artifacts_are_those_of_a_run_without_them(run_dir: Path) ->
     database = run_dir.parent / "mlflow.db"
     plan = plan_forgetting(run_dir, ForgetRequest(tuple(gone)))
     listed = [(place.kind, place.what) for place in plan.places if place.kind in ("metrics", "artifact")]
-    assert listed[0][1].endswith("values change")
+    assert listed[0][1].endswith("values to change")
     assert len(listed) == 1 + len(artifacts_of(run_dir)) == 4
     done = forget(run_dir, ForgetRequest(tuple(gone)))
     after = rows_of(run_dir)
@@ -244,10 +256,7 @@ def test_kills_while_mlflow_is_written(run_dir: Path, tmp_path: Path) -> None:
 
 def _copied(run_dir: Path, folder: Path) -> Path:
     shutil.copytree(run_dir.parent, folder)
-    with sqlite3.connect(folder / "mlflow.db") as raw:
-        raw.execute(
-            "UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?)", (str(run_dir.parent), str(folder))
-        )
+    _move_artifacts(folder / "mlflow.db", run_dir.parent, folder)
     handle = folder / "run" / "mlflow.json"
     handle.write_text(handle.read_text().replace(str(run_dir.parent), str(folder)))
     return folder / "run"
@@ -350,8 +359,16 @@ def test_on_a_server_the_run_is_logged_again_and_the_old_one_deleted(server: str
     client.log_artifact(handle["run_id"], str(extra), "notes")
     best = best_of(run_dir)
     wanted = expected(run_dir, {best})
+    traces = [*_traces(run_dir, best), best.encode()]
+    stored = tmp_path / "server" / "artifacts"
+    assert files_with_bytes(files_under(stored), traces)
+    assert len(client.search_logged_models([handle["experiment_id"]])) == 1
     done = forget(run_dir, ForgetRequest((best,)))
     assert done.receipt.collect_garbage
+    assert len(client.search_logged_models([handle["experiment_id"]])) == 0
+    models = [path for path in files_under(stored) if "models" in path.parts]
+    assert models == []
+    assert files_with_bytes(files_under(tmp_path / "server"), traces[:-1]) == []
     assert [note for note in done.notes if "mlflow gc" in note]
     again = json.loads((run_dir / "mlflow.json").read_text())
     assert again["run_id"] != handle["run_id"]
@@ -376,3 +393,72 @@ def test_a_server_that_is_silent_stops_it_before_anything_is_promised(run_dir: P
         forget(run_dir, ForgetRequest(("p0000-00",)))
     assert (run_dir / "ledger.sqlite").read_bytes() == before
     assert not (run_dir / "forgotten" / "promised.json").exists()
+
+
+def _traces(run_dir: Path, query_id: str) -> list[bytes]:
+    """Bytes that only this candidate's tensors have."""
+    with Ledger.open(run_dir / "ledger.sqlite", read_only=True) as ledger:
+        candidate = ledger.candidate(query_id)
+    return [tensor.numpy().tobytes() for tensor in (candidate.latent, *candidate.noise_sequence) if tensor.any()]
+
+
+def test_what_was_learned_from_them_goes_with_its_bytes(run_dir: Path) -> None:
+    gone = ("p0000-01", best_of(run_dir))
+    needles = [trace for query_id in gone for trace in _traces(run_dir, query_id)]
+    learned = [*models_of(run_dir), *files_under(run_dir / "guidance")]
+    held = {path.name for path in files_with_bytes(learned, needles)}
+    assert held == {"algorithm.safetensors"}
+    assert (
+        len(files_with_bytes(learned, [name.encode() for name in gone])) == 2
+    )  # ids in algorithm.json, both times
+    waiting = Outbox(run_dir / "mlflow-outbox.jsonl")
+    waiting.append({"model": str(run_dir / "guidance"), "step": 18})
+    waiting.append({"tags": {"archive.digest": "x"}})
+    unfinished = run_dir / ".guidance.1.tmp"  # left by a kill
+    shutil.copytree(run_dir / "guidance", unfinished)
+    listed = [place.path for place in plan_forgetting(run_dir, ForgetRequest(gone)).places if place.kind == "model"]
+    assert len(listed) == len(list(files_under(run_dir / "guidance"))) + 1
+    assert ": m-" in listed[-1]
+    done = forget(run_dir, ForgetRequest(gone))
+    assert models_of(run_dir) == []
+    assert not (run_dir / "guidance").exists()
+    assert not unfinished.exists()
+    assert files_with_bytes(files_under(run_dir.parent), [*needles, *(name.encode() for name in gone)]) == []
+    assert Outbox(run_dir / "mlflow-outbox.jsonl").first(9) == [{"tags": {"archive.digest": "x"}}]
+    pairs = [pair for name, pair in done.receipt.files.items() if name.endswith("algorithm.safetensors")]
+    assert len(pairs) == 2
+    assert all(before is not None and after is None for before, after in pairs)
+    client = open_client(f"sqlite:///{run_dir.parent / 'mlflow.db'}")
+    handle = json.loads((run_dir / "mlflow.json").read_text())
+    assert list(client.search_logged_models([handle["experiment_id"]])) == []
+    assert "pilotwave.model" not in client.get_run(handle["run_id"]).data.tags
+    with sqlite3.connect(run_dir.parent / "mlflow.db") as raw:
+        for table in ("logged_models", "logged_model_tags", "inputs"):
+            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_resuming_logs_one_that_never_saw_them(run_dir: Path) -> None:
+    gone = "p0001-02"
+    needles = _traces(run_dir, gone)
+    forget(run_dir, ForgetRequest((gone,)))
+    run_tracked(run_dir)
+    assert len(models_of(run_dir)) == len(list(files_under(run_dir / "guidance"))) == 8
+    assert files_with_bytes(files_under(run_dir.parent), [*needles, gone.encode()]) == []
+
+
+def test_kills_while_what_was_learned_is_deleted(run_dir: Path, tmp_path: Path) -> None:
+    gone = "p0001-02"
+    needles = _traces(run_dir, gone)
+    count = _copied(run_dir, tmp_path / "counted")
+    number = touches(lambda: forget(count, ForgetRequest((gone,))), count.parent)
+    for moment in range(number - 33, number, 4):
+        copied = _copied(run_dir, tmp_path / str(moment))
+        assert killed_before_touch(
+            moment,
+            lambda copied=copied: forget(copied, ForgetRequest((gone,))),  # type: ignore[misc]
+            copied.parent,
+        )
+        finish_promised_forgetting(copied)
+        assert models_of(copied) == []
+        assert files_with_bytes(files_under(copied.parent), [*needles, gone.encode()]) == []
+        shutil.rmtree(copied.parent)

@@ -26,7 +26,7 @@ Place = Callable[[Path], Path]
 
 
 def tracker_of(run_dir: Path, **options: Any) -> MlflowTracker:
-    config = MlflowTrackingConfig(kind="mlflow", **{"patience": PATIENCE, **options})
+    config = MlflowTrackingConfig(kind="mlflow", **{"patience": PATIENCE, "system_metrics": False, **options})
     tracker = config.build(run_dir)
     assert isinstance(tracker, MlflowTracker)
     return tracker
@@ -69,7 +69,7 @@ class TestMlflowTracker(TrackerContract):
         return tracker_of(run_dir)
 
     def make_broken(self, run_dir: Path) -> Tracker:
-        return tracker_of(run_dir, tracking_uri="http://127.0.0.1:9")  # nobody listens on the discard port
+        return tracker_of(run_dir, tracking_uri="http://127.0.0.1:9", patience=3)  # nobody listens on the discard port
 
 
 def test_a_campaign_can_be_read_back(run_dir: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def test_what_a_lost_database_missed_is_written_on_resume(run_dir: Path, databas
 
 def test_trouble_is_said_once(run_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="pilotwave.tracking"):
-        tracker = tracker_of(run_dir, tracking_uri="http://127.0.0.1:9")
+        tracker = tracker_of(run_dir, tracking_uri="http://127.0.0.1:9", patience=3)
         tracker.start("polarizable", {}, {})
         for step in range(20):
             tracker.log({"best": 1.0}, step=step)
@@ -215,7 +215,7 @@ CAMPAIGN = """
 import sys, time
 from pathlib import Path
 from pilotwave.tracking.mlflow_tracker import MlflowTrackingConfig
-tracker = MlflowTrackingConfig(kind="mlflow", patience=120).build(Path(sys.argv[1]))
+tracker = MlflowTrackingConfig(kind="mlflow", patience=120, system_metrics=False).build(Path(sys.argv[1]))
 tracker.start("polarizable", {}, {})
 for step in range(int(sys.argv[2]), int(sys.argv[2]) + 5):
     tracker.log({"best": float(step)}, step=step)
