@@ -100,6 +100,8 @@ def _run(run_dir: Path, version: str, plugins: Sequence[str]) -> int:
     from pilotwave.cli.driving import drive
 
     campaign = Campaign.from_yaml(CAMPAIGN_FILE)
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    os.chdir(run_dir.parent)  # Ray takes the working directory away as soon as the driver has let go of the cluster
     start = campaign.resume if RunDirectory(run_dir).exists() else campaign.run
     return drive(
         campaign.config,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shlex
@@ -34,6 +35,12 @@ STOP_SECONDS = 60
 """How long a job may take to save; Ray's own three seconds would kill it before its answers in flight are in."""
 LOST_SECONDS = 120.0
 """How long a cluster may be silent before following a job is given up."""
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers that would write between a campaign's lines."""
 _EXIT_CODES = (0, 2, 3, 4, 130)
 _NOT_INSTALLED = "No module named 'pilotwave"
 
@@ -44,12 +51,13 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._address = address.rstrip("/")
-        token = _knock(self._address)
-        del token
+        _knock(self._address)
         from ray.job_submission import JobSubmissionClient
 
         try:
             self._client: Any = JobSubmissionClient(self._address)
+            for name in _TALKATIVE:
+                logging.getLogger(name).setLevel(logging.ERROR)
         except Exception as error:
             raise InfrastructureError(f"the jobs of {address} cannot be reached: {_line(error)}") from error
 
@@ -63,7 +71,9 @@ class RayJobs:
             arguments += ["--import", name]
         with tempfile.TemporaryDirectory(prefix="pilotwave-job-") as folder:
             (Path(folder) / CAMPAIGN_FILE).write_text(_campaign_there(travelling.rewritten(config)))
-            environment = {"working_dir": folder, **travelling.runtime_env()}
+            # Ray's job client takes no single files, but its working directory can be imported from.
+            travelling.copy_to(Path(folder))
+            environment = {"working_dir": folder}
             job = self._begin(arguments, environment, {"name": config.name, "run_dir": run_dir, "storage": storage})
         return self.state(job)
 
@@ -196,7 +206,7 @@ def _campaign_there(config: CampaignConfig) -> str:
     return yaml.safe_dump(fields, sort_keys=False)
 
 
-def _knock(address: str) -> str | None:
+def _knock(address: str) -> None:
     """Asks whether a cluster is there and lets us in, with a time limit that Ray's client has not."""
     if not address.startswith(("http://", "https://")):
         raise InputError(
@@ -225,7 +235,6 @@ def _knock(address: str) -> str | None:
             f"what answers at {address} is no Ray dashboard (HTTP {answer.status_code}); check the address and "
             "the port"
         ) from None
-    return token
 
 
 def _state(info: Any) -> JobState:

@@ -6,6 +6,7 @@ The image or environment of the cluster has pilotwave installed; only the campai
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ class Plugins:
         if not self.modules:
             return {}
         return {"py_modules": [str(module) for module in self.modules], "excludes": [*LEFT_AT_HOME, "*.pyc"]}
+
+    def copy_to(self, folder: Path) -> None:
+        """Copies what travels into a folder, from which all of it can be imported."""
+        for module in self.modules:
+            if module.is_dir():
+                leave = shutil.ignore_patterns(*LEFT_AT_HOME, "*.pyc")
+                shutil.copytree(module, folder / module.name, ignore=leave)
+            else:
+                shutil.copy2(module, folder / module.name)
 
     def name_of(self, path: Path) -> str | None:
         """Returns by which dotted name a file is imported on a worker, or None if it is of no plug-in."""

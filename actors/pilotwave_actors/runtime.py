@@ -116,6 +116,8 @@ class RayRuntime:
         from pilotwave_actors.packaging import Plugins
 
         observe(Progress("starting", job.config.budget.queries))
+        if self._config.address != "auto" and not self._config.address.startswith("ray://"):
+            refuse_copy(job.run_dir)
         plugins = Plugins.of(self._config.plugins)
         if self._config.address.startswith("ray://"):
             plugins = plugins.with_function_of(job.config)

@@ -81,6 +81,8 @@ class TwoNodeCluster:
 
     def start_second(self) -> None:
         """Starts the second node, or starts it again after it was killed."""
+        if "second" in self._nodes:
+            self._reap("second")
         self._start_node("second", self._ports[8:13], ["--address", self.address])
         self.wait_until(lambda: self._log_of("second").count("Ray runtime started"), "the second node's start")
 
@@ -114,9 +116,8 @@ class TwoNodeCluster:
         return [pid for pid in self.processes(node) if _command(pid)[0].startswith(f"ray::{actor}")]
 
     def kill_node(self, node: str) -> None:
-        """Kills the raylet of a node; its workers notice and end."""
+        """Kills the raylet of a node, no more: its workers notice and end, a moment later."""
         os.kill(self.raylet(node), signal.SIGKILL)
-        self._reap(node)
 
     def stop(self) -> None:
         """Ends every process of both nodes and removes the temporary folder."""
