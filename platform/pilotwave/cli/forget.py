@@ -193,7 +193,7 @@ class _Screen:
         if self._json:
             typer.echo(json.dumps(receipt, indent=2, default=str))
             return
-        typer.echo(f"forgot {receipt['removed']} records; receipt {receipt['receipt_id']}")
+        typer.echo(f"forgot {_counted(receipt['removed'], 'record')}; receipt {receipt['receipt_id']}")
         for line in _where_else(path, selection):
             typer.echo(line)
 
@@ -202,7 +202,7 @@ class _Screen:
             return
         if not sys.stdin.isatty():
             raise InputError("expected --yes or a terminal to ask at; nothing was forgotten")
-        typer.confirm(f"Forget {count} records for good?", abort=True)
+        typer.confirm(f"Forget {_counted(count, 'record')} for good?", abort=True)
 
     def _say_done(self, done: Forgotten) -> None:
         if self._json:
@@ -215,7 +215,7 @@ class _Screen:
             }
             typer.echo(json.dumps(facts, indent=2))
             return
-        typer.echo(f"forgot {done.receipt.records} records; receipt {done.path}")
+        typer.echo(f"forgot {_counted(done.receipt.records, 'record')}; receipt {done.path}")
         typer.echo(f"salt of the hashes in it, kept nowhere else: {done.salt}")
         for note in done.notes:
             typer.echo(f"note: {note}")
@@ -241,8 +241,8 @@ def _print_plan(plan: Plan) -> None:
     from rich.table import Table
 
     selection = plan.selection
-    more = [f"{selection.reused} answers taken from them"] if selection.reused else []
-    more += [f"{selection.repeats} candidates that are the same samples"] if selection.repeats else []
+    more = [f"{_counted(selection.reused, 'answer')} taken from them"] if selection.reused else []
+    more += [f"{_counted(selection.repeats, 'candidate')} of the same samples"] if selection.repeats else []
     with_them = f", with {' and '.join(more)}" if more else ""
     table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("place", "what", "where"):
@@ -251,12 +251,13 @@ def _print_plan(plan: Plan) -> None:
         table.add_row(place.kind, escape(place.what), escape(place.path))
     console = Console()
     console.print(
-        f"{selection.named} records{with_them}; {selection.paid} were paid for and stay spent", highlight=False
+        f"{_counted(selection.named, 'record')}{with_them}; paid for, and still spent: {selection.paid}",
+        highlight=False,
     )
     console.print(table)
     for name, count in plan.other_runs.items():
         console.print(
-            f"run {name} took {count} answers from these: forget them in its directory too", highlight=False
+            f"run {name} took {_counted(count, 'answer')} from these; forget them in its directory", highlight=False
         )
 
 
@@ -280,8 +281,8 @@ def _where_else(path: Path, selection: ArchiveSelection) -> list[str]:
 
 def _print_selection(selection: ArchiveSelection) -> None:
     taken = len(selection.ids) - selection.named
-    with_them = f", with {taken} answers taken from them" if taken else ""
-    typer.echo(f"{selection.named} records{with_them} in {selection.path}:")
+    with_them = f", with {_counted(taken, 'answer')} taken from them" if taken else ""
+    typer.echo(f"{_counted(selection.named, 'record')}{with_them} in {selection.path}:")
     for name, count in selection.runs.items():
         typer.echo(f"  {count} of run {name}")
 
@@ -305,6 +306,10 @@ def _print_suspects(ranked: Sequence[Suspect], proposed: int) -> None:
     Console().print(table)
     if len(shown) < proposed:
         typer.echo(f"… and {proposed - len(shown)} more (--json lists all)")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _time(seconds: float) -> str:

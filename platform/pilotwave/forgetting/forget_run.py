@@ -168,10 +168,8 @@ def forget(run_dir: Path, request: ForgetRequest, archive: Path | None = None) -
 def _forget_taken(taker: Taker, request: ForgetRequest) -> str:
     """Forgets in a run that took answers what it took; returns a line about it."""
     done = forget(taker.path, ForgetRequest(taker.records, corrective=request.corrective))
-    return (
-        f"{taker.path} had taken {counted(taker.answers, 'answer')} from these and forgot them; receipt {done.path}, "
-        f"salt {done.salt}"
-    )
+    what = counted(taker.answers, "answer")
+    return f"{taker.path} had taken {what} from these and forgot them; receipt {done.path}, salt {done.salt}"
 
 
 def finish_promised_forgetting(run_dir: Path) -> Forgotten | None:

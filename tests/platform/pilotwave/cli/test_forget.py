@@ -58,7 +58,7 @@ def test_a_dry_run_then_for_good(run: SteeredRun, say: Any) -> None:
     before = {path: path.read_bytes() for path in files_under(run.path)}
     shown = say("forget", run.path, "--contributor", "alice", "--dry-run")
     assert shown.code == 0
-    assert "4 records; 4 were paid for and stay spent" in shown.out
+    assert "4 records; paid for, and still spent: 4" in shown.out
     assert "checkpoints/" in shown.out.replace("\n", "")
     facts = say("forget", run.path, "--contributor", "alice", "--dry-run", "--json").json()
     assert (facts["records"], facts["paid"], facts["reused"]) == (4, 4, 0)

@@ -101,9 +101,9 @@ def test_a_runs_records_leave_the_archive_with_what_was_taken_from_them(project:
     assert len(project.held()) == 37
     assert files_with_bytes(files_under(project.archive), wanted)
     plan = plan_forgetting(project.first.path, ForgetRequest(GONE))
-    assert [place.what for place in plan.places if place.kind == "archive"] == ["3 records go"]
+    assert [place.what for place in plan.places if place.kind == "archive"] == ["3 records to go"]
     taken = [(place.path, place.what) for place in plan.places if place.kind == "run"]
-    assert taken == [(str(project.second.path), "1 answers taken from these go")]
+    assert taken == [(str(project.second.path), "1 answer taken from these, to go first")]
     assert plan.other_runs == {}
     done = forget(project.first.path, ForgetRequest(GONE))
     held = project.held()
@@ -117,7 +117,7 @@ def test_a_runs_records_leave_the_archive_with_what_was_taken_from_them(project:
     assert done.receipt.archive["removed"] == 2  # the one that was taken went before, with its run
     assert done.receipt.archive["digest_before"] != done.receipt.archive["digest_after"]
     (note,) = done.notes
-    assert "had taken 1 answers from these and forgot them" in note
+    assert "had taken 1 answer from these and forgot them" in note
     with ProjectArchive.open(project.archive) as archive:
         assert archive.verify() == []
         assert archive.append(list(records_of_run(RunDirectory(project.first.path), "alice"))) == []
