@@ -7,7 +7,7 @@ import signal
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pilotwave.errors import InfrastructureError, InputError
@@ -51,6 +51,7 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
         options |= {"include_dashboard": False, "num_cpus": logical_cpus}
     else:
         check_reachable(address)
+    _check_mode_was_heard()
     if environment:
         options["runtime_env"] = environment
     _enter(address, options)
@@ -105,6 +106,17 @@ def _autoscaler_status() -> bytes | None:
     return status
 
 
+def _check_mode_was_heard() -> None:
+    """Ray reads the mode once, when it is imported; one that was said later would be ignored without a word."""
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    wanted = os.environ["RAY_AUTH_MODE"].lower()
+    if (get_authentication_mode() == AuthenticationMode.TOKEN) != (wanted == "token"):
+        raise InputError(
+            f"this process imported ray before RAY_AUTH_MODE was {wanted!r}; set it in its environment"
+        )
+
+
 def _enter(address: str, options: Mapping[str, Any]) -> None:
     import ray
 
@@ -112,7 +124,9 @@ def _enter(address: str, options: Mapping[str, Any]) -> None:
         with _signal_handlers_kept():
             ray.init(address=address, namespace=f"pilotwave-{uuid.uuid4().hex[:8]}", **options)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        with suppress(Exception):
+            ray.shutdown()  # what is half connected would spoil the next attempt
+        reason = " ".join(str(error).split()) or type(error).__name__
         if "ersion mismatch" in reason:
             raise InfrastructureError(
                 f"the cluster at {address} and this machine differ: {reason[:400]}; install the "

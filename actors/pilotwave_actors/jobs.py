@@ -25,12 +25,12 @@ from pilotwave.archive.origin import Origin
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.errors import InfrastructureError, InputError
 from pilotwave.execution.jobs import JobState, JobStatus
-from pilotwave_actors.authentication import MODE, refused, token_for
+from pilotwave_actors.authentication import MODE
 from pilotwave_actors.carrying import unpack_run
 from pilotwave_actors.job_entry import CAMPAIGN_FILE, unwrap
 from pilotwave_actors.packaging import Plugins
+from pilotwave_actors.reachable import check_dashboard
 
-KNOCK_SECONDS = 5.0
 STOP_SECONDS = 60
 """How long a job may take to save; Ray's own three seconds would kill it before its answers in flight are in."""
 LOST_SECONDS = 120.0
@@ -51,7 +51,7 @@ class RayJobs:
     def __init__(self, address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._address = address.rstrip("/")
-        _knock(self._address)
+        check_dashboard(self._address)
         from ray.job_submission import JobSubmissionClient
 
         try:
@@ -204,37 +204,6 @@ def _campaign_there(config: CampaignConfig) -> str:
     fields = config.model_dump(mode="json")
     fields["runtime"] |= {"kind": "ray", "address": "auto", "plugins": []}
     return yaml.safe_dump(fields, sort_keys=False)
-
-
-def _knock(address: str) -> None:
-    """Asks whether a cluster is there and lets us in, with a time limit that Ray's client has not."""
-    if not address.startswith(("http://", "https://")):
-        raise InputError(
-            f"--address: expected http://host:8265, the address of the cluster's dashboard, got {address!r}"
-        )
-    token = token_for(address)
-    import requests
-
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        answer = requests.get(f"{address}/api/version", headers=headers, timeout=KNOCK_SECONDS)
-    except requests.RequestException as error:
-        kind = (
-            "no answer in time" if isinstance(error, requests.Timeout) else "the connection was refused or failed"
-        )
-        raise InfrastructureError(
-            f"nobody can be reached at {address} ({kind}); check the address, that the cluster's dashboard is up, "
-            "and that its port is open to this machine"
-        ) from None
-    if answer.status_code in (401, 403):
-        raise refused(address, token)
-    try:
-        answer.json()["ray_version"]
-    except (ValueError, KeyError, TypeError):
-        raise InfrastructureError(
-            f"what answers at {address} is no Ray dashboard (HTTP {answer.status_code}); check the address and "
-            "the port"
-        ) from None
 
 
 def _state(info: Any) -> JobState:

@@ -1,7 +1,8 @@
 """Knocks before it enters: is there a cluster at this address, and does it accept our token?
 
 Ray itself waits up to a minute for an address that nobody answers at, and takes a wrong token for a dead cluster;
-one small question with a time limit tells them apart. May import grpc (it comes with Ray) and the core.
+one small question with a time limit tells them apart. May import grpc and requests, which come with Ray,
+and the core.
 """
 
 from __future__ import annotations
@@ -71,6 +72,43 @@ def check_reachable(address: str) -> None:
             raise _explain(address, through_client, token, error) from None
 
 
+def check_dashboard(address: str) -> None:
+    """Asks the dashboard, through which jobs go, whether it is there.
+
+    Args:
+        address: ``http://host:8265``.
+
+    Raises:
+        InputError: It refuses our token, there is none, or the address is of another kind.
+        InfrastructureError: Nobody answers, or somebody else than Ray.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise InputError(
+            f"--address: expected http://host:8265, the address of the cluster's dashboard, got {address!r}"
+        )
+    token = token_for(address)
+    import requests
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = requests.get(f"{address}/api/version", headers=headers, timeout=SECONDS)
+    except requests.RequestException as error:
+        reason = "no answer in time" if isinstance(error, requests.Timeout) else "the connection failed"
+        raise InfrastructureError(
+            f"nobody can be reached at {address} ({reason}); check the address, that the cluster's dashboard is "
+            "up, and that its port is open to this machine"
+        ) from None
+    if answer.status_code in (401, 403):
+        raise refused(address, token)
+    try:
+        answer.json()["ray_version"]
+    except (ValueError, KeyError, TypeError):
+        raise InfrastructureError(
+            f"what answers at {address} is no Ray dashboard (HTTP {answer.status_code}); check the address and "
+            "the port"
+        ) from None
+
+
 def _explain(address: str, through_client: bool, token: str | None, error: Any) -> InputError | InfrastructureError:
     import grpc
 
@@ -96,4 +134,4 @@ def _last_reason(details: str) -> str:
     return details.rpartition("last error: ")[2].strip()[:200]
 
 
-__all__ = ["check_reachable", "resolve"]
+__all__ = ["check_dashboard", "check_reachable", "resolve"]
