@@ -69,7 +69,8 @@ class TestMlflowTracker(TrackerContract):
         return tracker_of(run_dir)
 
     def make_broken(self, run_dir: Path) -> Tracker:
-        return tracker_of(run_dir, tracking_uri="http://127.0.0.1:9", patience=3)  # nobody listens on the discard port
+        # Nobody listens on the discard port.
+        return tracker_of(run_dir, tracking_uri="http://127.0.0.1:9", patience=3)
 
 
 def test_a_campaign_can_be_read_back(run_dir: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +148,7 @@ def test_what_a_lost_database_missed_is_written_on_resume(run_dir: Path, databas
     hidden = database.with_suffix(".away")
     database.rename(hidden)
     database.mkdir()  # something that is no database is in its place
-    first = tracker_of(run_dir)
+    first = tracker_of(run_dir, patience=2)
     first.start("polarizable", {}, {})
     first.log({"best": 1.0}, step=1)
     first.finish("finished")
