@@ -13,10 +13,12 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from pilotwave.archive.ledger import Ledger
+from pilotwave.archive.origin import FILE
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError, RunDirectoryError, StorageError
 
-_STAYS = {".lock", ".writer", "receipts", "origin.json"}
+_STAYS = {".lock", ".writer", "receipts", FILE}
 
 
 def pack_run(path: Path) -> bytes:
@@ -68,6 +70,15 @@ def deliver_run(data: bytes, path: Path) -> bool:
     return True
 
 
+def discard_unused_run(path: Path) -> bool:
+    """Takes a run away again in which nothing was ever asked; says whether it did."""
+    with Ledger.open(RunDirectory(path).ledger_file, read_only=True) as ledger:
+        if next(iter(ledger.events()), None) is not None:
+            return False
+    shutil.rmtree(path, ignore_errors=True)
+    return True
+
+
 def _without_locks(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if Path(entry.name).name in _STAYS else entry
 
@@ -81,4 +92,4 @@ def _move_in(arriving: Path, path: Path) -> None:
         os.replace(item, target)
 
 
-__all__ = ["deliver_run", "pack_run", "unpack_run"]
+__all__ = ["deliver_run", "discard_unused_run", "pack_run", "unpack_run"]

@@ -108,10 +108,10 @@ def _autoscaler_status() -> bytes | None:
 
 def _check_mode_was_heard() -> None:
     """Ray reads the mode once, when it is imported; one that was said later would be ignored without a word."""
-    from ray._raylet import AuthenticationMode, get_authentication_mode
+    from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     wanted = os.environ["RAY_AUTH_MODE"].lower()
-    if (get_authentication_mode() == AuthenticationMode.TOKEN) != (wanted == "token"):
+    if is_token_auth_enabled() != (wanted == "token"):
         raise InputError(
             f"this process imported ray before RAY_AUTH_MODE was {wanted!r}; set it in its environment"
         )

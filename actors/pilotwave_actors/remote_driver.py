@@ -14,10 +14,10 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pilotwave.archive.origin import Origin, read_origin
+from pilotwave.archive.origin import FILE, Origin, read_origin
 from pilotwave.errors import InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Progress
-from pilotwave_actors.carrying import deliver_run, pack_run, unpack_run
+from pilotwave_actors.carrying import deliver_run, discard_unused_run, pack_run, unpack_run
 from pilotwave_actors.following import find_at_work, follow, launch
 from pilotwave_actors.packaging import Plugins
 from pilotwave_actors.roll_call import HEAD, RollCall
@@ -57,6 +57,7 @@ def drive_from_outside(
         else:
             runtime.check_capacity(observe, job)
             if origin is not None:
+                origin.write(home)  # first: a run that nobody knows of would be lost
                 _on_head(deliver_run, pack_run(home), job.run_dir)
             optimizer = launch(job, runtime.optimizer_arguments(), _near(roll.node), outlives_driver=True)
         outcome = _follow_home(optimizer, observe, interrupt, home, job.run_dir)
@@ -77,6 +78,8 @@ def _follow_home(optimizer: Any, observe: Observer, interrupt: Interrupt, home: 
     except PilotwaveError as error:
         ray.kill(optimizer)
         _bring_back(home, away, error)
+        if home != away and _on_head(discard_unused_run, away):
+            (home / FILE).unlink(missing_ok=True)  # nothing was asked: the user can mend and repeat
         raise
     ray.kill(optimizer)
     _bring_back(home, away, None)
@@ -84,7 +87,7 @@ def _follow_home(optimizer: Any, observe: Observer, interrupt: Interrupt, home: 
 
 
 def _origin(runtime: RayRuntime, home: Path, address: str, roll: RollCall) -> Origin | None:
-    """Says where the run lives if that is not the user's folder, and notes it there."""
+    """Says where the run lives, or shall live, if that is not the user's folder."""
     known = read_origin(home)
     if known is not None:
         if known.way != "client":
@@ -102,9 +105,7 @@ def _origin(runtime: RayRuntime, home: Path, address: str, roll: RollCall) -> Or
             "machine, or say where it keeps runs: --set runtime.storage=/a/folder/that/all/nodes/share"
         )
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", home.name)
-    origin = Origin("client", address, str(storage / f"{words}-{secrets.token_hex(4)}"))
-    origin.write(home)
-    return origin
+    return Origin("client", address, str(storage / f"{words}-{secrets.token_hex(4)}"))
 
 
 def _bring_back(home: Path, away: Path, why: PilotwaveError | None) -> None:

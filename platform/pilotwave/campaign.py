@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pilotwave.archive.ledger import Ledger
+from pilotwave.archive.origin import read_origin
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config import loading
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.config.components import BackboneConfig, OracleConfig
 from pilotwave.config.given import GivenBackboneConfig, GivenOracleConfig
-from pilotwave.errors import InputError
+from pilotwave.errors import InputError, PilotwaveError
 from pilotwave.execution.callable_oracle import CallableOracleConfig
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Progress, never
 from pilotwave.execution.oracle_host import open_oracle_host
@@ -167,7 +168,7 @@ class Campaign:
             run.create(self.config)
             try:
                 return self._execute(run, launched, observe, interrupt)
-            except InputError:
+            except PilotwaveError:
                 _remove_if_unused(run)
                 raise
 
@@ -366,7 +367,7 @@ def _remove_if_unused(run: RunDirectory) -> None:
     """Takes a directory away again in which nothing was ever asked, so that the user can mend and repeat."""
     with Ledger.open(run.ledger_file, read_only=True) as ledger:
         unused = next(iter(ledger.events()), None) is None
-    if unused:
+    if unused and read_origin(run.path) is None:  # what a copy belongs to may be at work on a cluster
         shutil.rmtree(run.path, ignore_errors=True)
 
 

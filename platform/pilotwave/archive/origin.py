@@ -73,4 +73,4 @@ def refuse_copy(folder: Path) -> None:
         )
 
 
-__all__ = ["Origin", "read_origin", "refuse_copy"]
+__all__ = ["FILE", "Origin", "read_origin", "refuse_copy"]
