@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -131,9 +132,11 @@ def table_of(records: Sequence[AnswerRecord], dtype: str) -> pa.Table:
         ArchiveError: A record holds what Arrow cannot store, or a latent does not fit the type.
     """
     payloads = [_payloads(records, name, np.dtype(dtype)) for name in ("latent", "noise")]
-    rows = [_row(record, *payload) for record, *payload in zip(records, *payloads, strict=True)]
+    in_order = itemgetter(*schema().names)
+    rows = [in_order(_row(record, *payload)) for record, *payload in zip(records, *payloads, strict=True)]
+    values = zip(*rows, strict=True) if rows else [()] * len(schema())
     try:
-        columns = [pa.array([row[item.name] for row in rows], item.type) for item in schema()]
+        columns = [pa.array(column, item.type) for column, item in zip(values, schema(), strict=True)]
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError, TypeError) as error:
         raise ArchiveError(f"a record cannot be stored: {error}") from error
     return pa.table(columns, schema=schema())
@@ -156,7 +159,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 
 def row_digest(row: Mapping[str, Any]) -> bytes:
     """Returns the SHA-256 of everything a row of format 1 holds; a later format's columns are not part of it."""
-    text = _COMPACT([row[name] for name in _DIGESTED]).encode()
+    text = _COMPACT(_DIGESTED(row)).encode()
     state = hashlib.sha256(len(text).to_bytes(8, "little") + text)
     for name in HEAVY:
         data = row[name]
@@ -165,7 +168,7 @@ def row_digest(row: Mapping[str, Any]) -> bytes:
     return state.digest()
 
 
-_DIGESTED = [name for name in _FORMAT_1.names if name not in (*HEAVY, "digest")]
+_DIGESTED = itemgetter(*(name for name in _FORMAT_1.names if name not in (*HEAVY, "digest")))
 
 
 def id_digests(record_ids: Sequence[str]) -> np.ndarray:
