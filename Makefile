@@ -49,6 +49,8 @@ bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/demo.py --write
 	$(BIN)/python benchmarks/numerical.py --record
 	$(BIN)/python benchmarks/asynchronous.py --record
+	$(BIN)/python benchmarks/archive.py --record
+	$(BIN)/python benchmarks/archive_store.py --record
 	for name in analytic analytic-noise analytic-failures settings images images-policies images-others \
 	  molecules molecules-policies molecules-others; do \
 	  $(BIN)/python benchmarks/comparisons.py $$name --record || exit 1; done
