@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 THREAD_NAME = "pilotwave-mlflow"
 _HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 """MLflow would try for minutes; we have a retry of our own that buffers."""
+_SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+"""What it prints when a run ends would land in the middle of ``--json``."""
 _PARAMETERS_PER_CALL, _METRICS_PER_CALL = 100, 1000
 
 
@@ -152,7 +154,7 @@ def is_refused(error: Exception) -> bool:
 
 def open_client(tracking_uri: str) -> MlflowClient:
     """Returns MLflow's client for a database or server, which gives up on a silent server after seconds."""
-    for key, value in {**QUIET, **_HTTP_LIMITS}.items():
+    for key, value in {**QUIET, **_HTTP_LIMITS, **_SILENT}.items():
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient
 
