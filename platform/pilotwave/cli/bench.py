@@ -31,9 +31,10 @@ METHOD_WIDTH = 30
 
 
 def bench(
-    suite: Annotated[str, typer.Option(help="analytic, images, molecules or numerical.")],
+    suite: Annotated[str, typer.Option(help="analytic, archive, images, molecules or numerical.")],
     tasks: Annotated[
-        list[str] | None, typer.Option("--task", help="A task of the suite; may be repeated. All by default.")
+        list[str] | None,
+        typer.Option("--task", help="A task (of archive: a part) of the suite; may be repeated. All by default."),
     ] = None,
     methods: Annotated[
         list[str] | None,
@@ -76,12 +77,17 @@ def bench(
 
     from pilotwave.bench.suites import load_suite
     from pilotwave.bench.tuning import CHOSEN
+    from pilotwave.errors import InputError
 
     chosen = load_suite(suite)
     folder = output or Path("bench") / suite
     console = Console(stderr=json_output)
     if suite == "numerical":
         return _numerical(console, tasks or [], methods or [], seeds or SEEDS, queries, folder, json_output)
+    if suite == "archive":
+        if methods or queries or tune:
+            raise InputError("--suite archive: it has no --method, --queries or --tune; choose parts with --task")
+        return _archive(console, tasks or [], seeds, folder, anew, json_output)
     path = settings or CHOSEN / f"{suite}.json"
     shared: dict[str, Any] = {"suite": chosen, "device": device, "anew": anew}
     if tune:
@@ -250,6 +256,23 @@ def _numerical(
         console.print(line, highlight=False, soft_wrap=True)
 
     files = compare_regrets(tasks, methods, seeds, queries or DEFAULT, output, tell)
+    return _show(console, files, json_output)
+
+
+def _archive(
+    console: Console, parts: Sequence[str], seeds: int | None, output: Path, anew: bool, json_output: bool
+) -> int:
+    from pilotwave.bench.suites.archive import SEEDS as DEFAULT
+    from pilotwave.bench.suites.archive import measure_archive
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    return _show(console, measure_archive(parts, seeds or DEFAULT, output, tell, anew=anew), json_output)
+
+
+def _show(console: Console, files: dict[str, Path], json_output: bool) -> int:
+    """Shows the table and the figures of a suite that has no tasks of the common kind."""
     if json_output:
         figures = json.loads(files["figures"].read_text(encoding="utf-8"))
         typer.echo(json.dumps({"files": {what: str(path) for what, path in files.items()}, **figures}, indent=2))

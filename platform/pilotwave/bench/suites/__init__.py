@@ -9,7 +9,7 @@ from pilotwave.bench.task import Suite
 from pilotwave.config.registry import suggestion
 from pilotwave.errors import InputError
 
-SUITES = ("analytic", "images", "molecules", "numerical")
+SUITES = ("analytic", "archive", "images", "molecules", "numerical")
 
 
 @functools.cache
