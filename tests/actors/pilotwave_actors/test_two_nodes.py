@@ -174,6 +174,7 @@ def test_a_client_on_another_machine_gets_its_run_home(two_nodes: TwoNodeCluster
     assert origin is not None
     assert origin.way == "client"
     assert state_of(Path(origin.run_dir)).answered == 16
+    (tmp_path / "own" / "recording_oracle.py").write_text(campaign.oracle.read_text())  # what the campaign names
     copy = run_command(["resume", str(home), "--address", "local"], two_nodes.environment(), tmp_path)
     assert copy.returncode == 2
     assert "is a copy" in copy.stderr
