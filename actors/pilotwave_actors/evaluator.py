@@ -41,7 +41,8 @@ class Evaluator:
             receipt = read_receipt(self._receipts, request.query_id, attempt)
             if receipt is not None and receipt.status is Status.OK:
                 return receipt
-        return self._host.evaluate(request.sample, QueryContext(request.query_id, request.attempt))
+        context = QueryContext(request.query_id, request.attempt)
+        return self._host.evaluate(request.sample, context, request.time_limit)
 
 
 __all__ = ["Evaluator"]

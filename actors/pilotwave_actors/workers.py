@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError, PilotwaveError
 from pilotwave.execution.job import CampaignJob
+from pilotwave.execution.question import unanswered
 from pilotwave.execution.receipts import read_receipt
 from pilotwave.execution.workers import (
     EvaluationRequest,
@@ -24,7 +25,8 @@ from pilotwave.execution.workers import (
     WorkerEvent,
     WorkerFacts,
 )
-from pilotwave.types import Evaluation, Failure, Status, Timings
+from pilotwave.protocols import QueryContext
+from pilotwave.types import Evaluation, Failure
 from pilotwave_actors.evaluator import Evaluator
 from pilotwave_actors.generator import Generator
 
@@ -125,14 +127,9 @@ class RayWorkers:
             if receipt is not None:
                 return receipt
             message = _cause(error) if isinstance(error, RayTaskError) else _first_line(error)
-            return Evaluation(
-                request.query_id,
-                Status.FAILED,
-                attempt=request.attempt,
-                timings=Timings(since, time.time()),
-                failure=Failure("worker", message, retryable=True),
-                worker=worker,
-            )
+            # Perhaps it was asked, so it is counted as paid for.
+            context = QueryContext(request.query_id, request.attempt)
+            return unanswered(context, Failure("worker", message, retryable=True), worker, since)
 
 
 def _get(reference: Any, what: str) -> Any:

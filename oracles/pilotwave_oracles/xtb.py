@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pilotwave.config.components import OracleConfig
+from pilotwave.config.components import OracleConfig, TimeLimit
 from pilotwave.errors import OracleFailure
 from pilotwave.protocols import KnownAnswer, Oracle, QueryContext
 from pilotwave.samples import MoleculeSample, Sample
@@ -102,7 +102,10 @@ class XtbOracleConfig(OracleConfig):
         le=1e-2,
         description="Field of the finite differences for the polarizability, hartree / (e bohr).",
     )
-    time_limit: float = Field(120.0, gt=0, description="Wall-clock seconds for one attempt at one query.")
+    time_limit: TimeLimit = Field(
+        120.0,
+        description="Wall-clock seconds for one attempt at one query; auto: learned from how long answers take.",
+    )
     recycle_after: int | None = Field(
         1000,
         ge=1,

@@ -67,14 +67,16 @@ class EventKind(StrEnum):
     """What can happen in a campaign; the record of each is stated."""
 
     STARTED = "started"
-    """A driver took the campaign up: ``{"host", "pid", "resumed", "queries"}``."""
+    """A driver took the campaign up: ``{"host", "pid", "resumed", "queries", "given", "launched"}``; ``given`` are
+    the limits of its budget."""
     ASKED = "asked"
     """The algorithm was asked: ``{"proposal", "count"}``."""
     GENERATED = "generated"
     """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``."""
     RESERVED = "reserved"
-    """An oracle is about to be asked: ``{"query_id", "attempt"}``, and ``"near": {"distance", "cost"}`` where a
-    project archive holds an answer nearby."""
+    """An oracle is about to be asked: ``{"query_id", "attempt", "cost"}``, the cost being the expected one; and
+    ``"near": {"distance", "cost"}`` where a project archive holds an answer nearby, ``"time_limit"`` where that is
+    learned."""
     ATTEMPTED = "attempted"
     """An attempt failed and will be repeated: an evaluation."""
     SETTLED = "settled"
@@ -84,9 +86,12 @@ class EventKind(StrEnum):
     TOLD = "told"
     """The algorithm was told, in this order: ``{"query_ids"}``."""
     STOPPED = "stopped"
-    """A driver laid the campaign down: ``{"reason", "busy": {...}}``."""
+    """A driver laid the campaign down: ``{"reason", "ended_by", "busy": {...}}``."""
+    CONTROLLED = "controlled"
+    """A command reached the driver: ``{"id", "command", "argument", "refused"}``, and ``"limits"`` where it changed
+    the budget."""
     FORGOTTEN = "forgotten"
-    """Records were taken out: ``{"receipt", "queries"}``, the latter how many of them were paid for."""
+    """Records were taken out: ``{"receipt", "queries", "cost"}``, how many of them were paid for and their cost."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """A ledger without some of its records: written anew beside the old one and put in its place at once.
 
 Deleting rows would leave their bytes in free pages and logs, and the ledger's triggers refuse it; a new file has
-never held them. The copy is append-only like every ledger. May import :mod:`pilotwave.archive.ledger` and
+never held them. The copy is append-only like every ledger. May import :mod:`pilotwave.archive` and
 :mod:`pilotwave.errors`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pilotwave.archive.ledger import EventKind, Ledger, make_tables
+from pilotwave.archive.ledger import Event, EventKind, Ledger, make_tables
+from pilotwave.archive.state import CampaignState
 from pilotwave.errors import StorageError
 
 _NEW = ".{name}.reduced"
@@ -122,14 +124,18 @@ def _copy(connection: sqlite3.Connection, gone: Collection[str], receipt: str, q
         "INSERT INTO main.candidates SELECT * FROM old.candidates "
         "WHERE query_id NOT IN (SELECT query_id FROM temp.gone) ORDER BY rowid"
     )
-    last = 0
+    last, before, after = 0, CampaignState(), CampaignState()
     rows = connection.execute("SELECT sequence, time, kind, record FROM old.events ORDER BY sequence")
     insert = "INSERT INTO main.events (sequence, time, kind, record) VALUES (?, ?, ?, ?)"
     for last, when, kind, text in rows:
-        kept = without(EventKind(kind), json.loads(text), gone)
+        event = Event(last, when, EventKind(kind), json.loads(text))
+        before.apply(event)
+        kept = without(event.kind, event.record, gone)
         if kept is not None:
+            after.apply(dataclasses.replace(event, record=kept))
             connection.execute(insert, (last, when, kind, json.dumps(kept, allow_nan=False, sort_keys=True)))
-    note = json.dumps({"queries": queries, "receipt": receipt}, sort_keys=True)
+    cost = before.spending.committed - after.spending.committed  # what was paid stays paid
+    note = json.dumps({"cost": max(0.0, cost), "queries": queries, "receipt": receipt}, sort_keys=True)
     connection.execute(insert, (last + 1, time.time(), EventKind.FORGOTTEN.value, note))
 
 

@@ -8,6 +8,7 @@
         checkpoints/         states of the algorithm
         receipts/            answers on their way into the ledger
         results/             tables and pictures for people
+        control/             commands to the driver
 
 May import :mod:`pilotwave.archive`, :mod:`pilotwave.config` and :mod:`pilotwave.errors`.
 """
@@ -60,6 +61,11 @@ class RunDirectory:
     def results(self) -> Path:
         """Tables and pictures for people."""
         return self.path / "results"
+
+    @property
+    def control(self) -> Path:
+        """Commands to the driver; made when the first is sent."""
+        return self.path / "control"
 
     def exists(self) -> bool:
         """Says whether a run was begun here."""
@@ -130,8 +136,15 @@ class RunDirectory:
 
     def is_locked(self) -> bool:
         """Says whether a driver is at work here."""
+        return self._is_held(".lock")
+
+    def is_written(self) -> bool:
+        """Says whether the loop is at work here, with a driver that looks on or without one."""
+        return self._is_held(".writer")
+
+    def _is_held(self, name: str) -> bool:
         try:
-            with open(self.path / ".lock", "rb") as handle:
+            with open(self.path / name, "rb") as handle:
                 fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
             return False

@@ -1,15 +1,17 @@
 """What a ledger says about a campaign right now: a pure reduction of its events.
 
 The loop, ``resume``, ``status`` and the reports share it, so none of them can count differently. May import
-:mod:`pilotwave.archive.ledger` and :mod:`pilotwave.types`.
+:mod:`pilotwave.archive.ledger`, :mod:`pilotwave.archive.spending` and :mod:`pilotwave.types`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pilotwave.archive.ledger import Event, EventKind
+from pilotwave.archive.spending import DEFAULT_COST, GivenLimits, Limits, Spending
 from pilotwave.types import Evaluation, Status
 
 
@@ -47,6 +49,13 @@ class CampaignState:
         remembered: Answers of earlier campaigns that a warm start took over, by the names they have here.
         told: Query ids the algorithm knows, in order; those of a warm start first.
         attempted: How many attempts failed and were repeated.
+        resting: The last attempt at each query that failed, is to be repeated, and has not been yet.
+        spending: What all attempts cost.
+        limits: Which budget holds.
+        controls: The ids of the commands that were obeyed or refused.
+        paused: Whether nothing new is made or asked.
+        draining: Whether nothing new is proposed.
+        launched: When the user began to wait for the last driver, or None.
         reused_in_a_row: How many queries ended with an answer of a project archive since one was last paid for.
         saved_cost: What the answers taken from there had cost.
         near: For how many queries that were paid for an answer nearby was known there.
@@ -55,7 +64,9 @@ class CampaignState:
         sequence: Of the last event.
         started: Time of the first event, or None.
         stopped: Why the last driver laid it down, or None while one runs (or was killed).
-        active_seconds: Wall time during which a driver was at work, kills included up to the last event.
+        ended_by: What ended it then: the budget that was spent, ``"drain"``, ``"archive"``, or empty.
+        active_seconds: Wall time during which a driver was at work and not paused, kills included up to the last
+            event.
     """
 
     proposals: dict[int, ProposalState] = field(default_factory=dict)
@@ -64,6 +75,13 @@ class CampaignState:
     remembered: dict[str, Evaluation] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     attempted: int = 0
+    resting: dict[str, int] = field(default_factory=dict)
+    spending: Spending = field(default_factory=Spending)
+    limits: GivenLimits = field(default_factory=GivenLimits)
+    controls: set[str] = field(default_factory=set)
+    paused: bool = False
+    draining: bool = False
+    launched: float | None = None
     reused_in_a_row: int = 0
     saved_cost: float = 0.0
     near: int = 0
@@ -72,6 +90,7 @@ class CampaignState:
     sequence: int = 0
     started: float | None = None
     stopped: str | None = None
+    ended_by: str = ""
     active_seconds: float = 0.0
     last_time: float | None = None
 
@@ -90,7 +109,7 @@ class CampaignState:
         record = event.record
         match event.kind:
             case EventKind.STARTED:
-                self.stopped = None
+                self._start(record)
             case EventKind.ASKED:
                 self.proposals[record["proposal"]] = ProposalState(record["proposal"], record["count"])
             case EventKind.GENERATED:
@@ -102,15 +121,23 @@ class CampaignState:
                 proposal.seconds = record["seconds"]
             case EventKind.RESERVED:
                 self.reserved[record["query_id"]] = record["attempt"]
+                self.resting.pop(record["query_id"], None)
+                self.spending.reserve(record["query_id"], record.get("cost", DEFAULT_COST))
                 self.reused_in_a_row = 0
                 if "near" in record:
                     self.near += 1
                     self.near_cost += record["near"]["cost"]
             case EventKind.ATTEMPTED:
+                evaluation = event.evaluation()
                 self.attempted += 1
+                self.resting[evaluation.query_id] = evaluation.attempt
+                self.spending.end(evaluation.query_id, evaluation.cost)
             case EventKind.SETTLED:
                 evaluation = event.evaluation()
                 self.settled[evaluation.query_id] = evaluation
+                self.resting.pop(evaluation.query_id, None)
+                if evaluation.reused_from is None:
+                    self.spending.end(evaluation.query_id, evaluation.cost)
                 if evaluation.reused_from is not None:
                     self.reused_in_a_row += 1
                     self.saved_cost += record.get("saved_cost", 0.0)
@@ -121,8 +148,12 @@ class CampaignState:
                 self.told.extend(record["query_ids"])
             case EventKind.STOPPED:
                 self.stopped = record["reason"]
+                self.ended_by = record.get("ended_by", "")
+            case EventKind.CONTROLLED:
+                self._obey(record)
             case EventKind.FORGOTTEN:
                 self.forgotten += record["queries"]
+                self.spending.ended += record.get("cost", 0.0)
         self.sequence = event.sequence
 
     @property
@@ -159,10 +190,35 @@ class CampaignState:
             if query_id not in self.settled
         ]
 
+    def _start(self, record: Mapping[str, Any]) -> None:
+        self.stopped, self.ended_by = None, ""
+        given = record.get("given", record)
+        if "queries" in given:
+            self.limits.start(Limits.from_json(given))
+        launched = record.get("launched")
+        if launched is None or launched != self.launched:
+            # A driver that the user began goes on; an optimizer that was made again stays as it was told to be.
+            self.paused = self.draining = False
+        self.launched = launched
+
+    def _obey(self, record: Mapping[str, Any]) -> None:
+        self.controls.add(record["id"])
+        if record.get("refused"):
+            return
+        if "limits" in record:
+            self.limits.now = Limits.from_json(record["limits"])
+        match record["command"]:
+            case "pause":
+                self.paused = True
+            case "resume":
+                self.paused = False
+            case "drain":
+                self.draining, self.paused = True, False
+
     def _clock(self, event: Event) -> None:
         if self.started is None:
             self.started = event.time
-        if self.last_time is not None and event.kind is not EventKind.STARTED:
+        if self.last_time is not None and event.kind is not EventKind.STARTED and not self.paused:
             self.active_seconds += max(0.0, event.time - self.last_time)
         self.last_time = event.time
 

@@ -29,6 +29,7 @@ from pydantic import (
     model_validator,
 )
 
+from pilotwave.archive.spending import Limits
 from pilotwave.config.components import (
     CONFIG_BASES,
     AlgorithmConfig,
@@ -78,7 +79,24 @@ class Budget(Section):
         le=10_000_000,
         description="How many candidates the oracle may be asked about; a repeated attempt at one is not counted.",
     )
+    cost: float | None = Field(
+        None,
+        gt=0,
+        description="What all attempts together may cost, in the oracle's own unit; no limit by default. An "
+        "attempt is made only if what it is expected to cost fits (oracle.expected_cost).",
+    )
+    wall_hours: float | None = Field(
+        None,
+        gt=0,
+        description="For how many hours the campaign may be at work, over all its drivers, pauses not counted; "
+        "then nothing new is asked, and what is in flight is waited for. No limit by default.",
+    )
     batch_size: int = Field(16, ge=1, le=100_000, description="How many candidates are proposed at once.")
+
+    @property
+    def limits(self) -> Limits:
+        """As the ledger knows them."""
+        return Limits(self.queries, self.cost, self.wall_hours)
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Budget:

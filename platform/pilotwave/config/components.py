@@ -11,9 +11,9 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from pilotwave.errors import MissingDependencyError
 from pilotwave.protocols import Invariants, flattened
@@ -31,6 +31,17 @@ GROUPS: dict[str, str] = {
     "tracking": "pilotwave.trackers",
 }
 """From the word in a campaign file to the entry-point group that fills it."""
+
+
+def _seconds_or_auto(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (is_number and value > 0):  # type: ignore[operator]
+        return value
+    raise ValueError(f"expected seconds above 0, or auto, got {value!r}")
+
+
+TimeLimit = Annotated[float | Literal["auto"], BeforeValidator(_seconds_or_auto)]
+"""Seconds, or ``"auto"``: learned from how long the answers took."""
 
 
 def path_in_campaign(place: str | Path, info: ValidationInfo) -> Path:
@@ -111,8 +122,14 @@ class OracleConfig(ComponentConfig):
     """Base of every oracle's configuration: how it is asked is the same for all.
 
     Attributes:
-        time_limit: Wall-clock seconds for one attempt; then its process group is killed.
+        time_limit: Wall-clock seconds for one attempt; then its process group is killed. ``"auto"``: learned from
+            how long answers take, see :mod:`pilotwave.execution.time_limits`.
+        time_limit_cap: Where ``auto`` begins and what it never exceeds.
         attempts: How often a retryable failure is tried in all.
+        backoff_seconds: Pause before the second attempt; it doubles with each further one.
+        expected_cost: What one attempt is expected to cost before one was seen, in the oracle's own unit.
+        calls_per_minute: How many attempts may begin in a minute, over all evaluators.
+        cost_per_minute: What they may cost.
         recycle_after: The oracle's process is replaced after so many answers (leaks), or never.
         isolation: ``"process"``: in a child process group that can be killed, the rule for native and
             third-party code. ``"thread"``: in the evaluator itself, for cheap trusted Python.
@@ -120,13 +137,43 @@ class OracleConfig(ComponentConfig):
 
     media: ClassVar[frozenset[str]]
 
-    time_limit: float = Field(600.0, gt=0, description="Wall-clock seconds for one attempt at one query.")
+    time_limit: TimeLimit = Field(
+        600.0,
+        description="Wall-clock seconds for one attempt at one query; auto: learned from how long answers take.",
+    )
+    time_limit_cap: float = Field(
+        3600.0, gt=0, description="Seconds that time_limit: auto begins with and never exceeds."
+    )
     attempts: int = Field(2, ge=1, le=20, description="Attempts in all at a query whose failure is retryable.")
+    backoff_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        description="Pause before a second attempt, give or take half; it doubles with each further one, to at "
+        "most five minutes (or this, if it is more).",
+    )
+    expected_cost: float | None = Field(
+        None,
+        ge=0,
+        description="What one attempt costs at most, in the oracle's own unit, so that budget.cost holds from the "
+        "first on. Default: the largest cost seen so far, 1 before that.",
+    )
+    calls_per_minute: float | None = Field(
+        None, gt=0, description="How many attempts may begin in a minute, over all evaluators; evenly spaced."
+    )
+    cost_per_minute: float | None = Field(
+        None, gt=0, description="What the attempts of a minute may cost, over all evaluators."
+    )
     recycle_after: int | None = Field(None, ge=1, description="Replace the oracle's process after so many answers.")
     isolation: Literal["process", "thread"] = Field(
         "process",
         description="Where the oracle's code runs: a child process that can be killed, or a thread.",
     )
+
+    @property
+    def longest(self) -> float:
+        """Wall-clock seconds that no attempt may exceed, learned limit or not."""
+        return self.time_limit_cap if self.time_limit == "auto" else self.time_limit
 
     def build(self) -> Oracle:
         """Builds the oracle, in the process that will ask it."""
@@ -227,6 +274,7 @@ __all__ = [
     "ConstraintConfig",
     "OracleConfig",
     "RuntimeConfig",
+    "TimeLimit",
     "TrackingConfig",
     "path_in_campaign",
 ]

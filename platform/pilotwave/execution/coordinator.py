@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.run_directory import RunDirectory
@@ -19,12 +20,14 @@ from pilotwave.config.components import AlgorithmSetting
 from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.archiving import Archiving
+from pilotwave.execution.asking import Asking
+from pilotwave.execution.budgets import Budgets
+from pilotwave.execution.controlling import Controls
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Phase
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.publishing import Publisher
 from pilotwave.execution.receipts import wait_until_quiet
 from pilotwave.execution.workers import (
-    EvaluationRequest,
     GenerationFailed,
     GenerationRequest,
     GenerationResult,
@@ -41,6 +44,10 @@ QUIET_SECONDS = 60.0
 """How long a killed driver's oracle processes may take to be gone before a new driver gives up."""
 BARREN_PROPOSALS = 3
 """So many proposals in a row without one feasible candidate stop the campaign."""
+TURN_SECONDS = 0.1
+"""How long a turn of the loop waits for something to happen."""
+DRAIN = "drain"
+"""What ends a campaign whose user wanted no new proposals."""
 GENERATION_ATTEMPTS = 3
 """How often a proposal is handed to the generator while the generator's worker is lost."""
 
@@ -53,30 +60,42 @@ class Coordinator:
         workers: Not started yet.
         observe: Told of progress.
         interrupt: Looked at in every turn.
+        clock: Seconds since the epoch; for budgets, rates and rests.
     """
 
-    def __init__(self, job: CampaignJob, workers: Workers, observe: Observer, interrupt: Interrupt) -> None:
+    def __init__(
+        self,
+        job: CampaignJob,
+        workers: Workers,
+        observe: Observer,
+        interrupt: Interrupt,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._job = job
         self._config = job.config
         self._workers = workers
         self._interrupt = interrupt
         self._run = RunDirectory(job.run_dir)
         self._memory = CampaignMemory(self._run, job.config.objective)
+        oracle, limits = job.config.oracle, job.config.budget.limits
+        self._budgets = Budgets(self._memory.state, limits, oracle.expected_cost, job.launched, clock)
         self._accounting = Accounting(job.launched, workers.evaluators)
-        self._publisher = Publisher(job, self._memory, self._accounting, observe)
+        self._publisher = Publisher(job, self._memory, self._accounting, self._budgets, observe)
         self._archiving = (
             None if self._config.archive is None else Archiving(self._config, self._run, self._publisher.note)
         )
+        self._asking = Asking(
+            job.config, self._memory, workers, self._budgets, self._archiving, self._publisher.note
+        )
+        self._controls = Controls(self._run, self._memory, self._budgets, job.launched, self._publisher.note)
         self._algorithm: Algorithm
         self._facts: WorkerFacts
         self._generating: dict[int, Proposal] = {}
         self._generation_attempts: dict[int, int] = {}
-        self._ready: deque[str] = deque()
-        self._in_flight: set[str] = set()
-        self._attempt: dict[str, int] = {}
         self._outcomes: deque[bool] = deque(maxlen=self._config.failures.window)
         self._barren = 0
         self._open: list[int] = []
+        self._ended_by = ""
 
     def run(self) -> Outcome:
         """Runs to the end of the budget or to an interrupt.
@@ -88,7 +107,7 @@ class Coordinator:
         try:
             self._start()
             finished = self._loop()
-            reason = "finished" if finished else "interrupted"
+            reason = "interrupted" if not finished else "finished-early" if self._ended_by == DRAIN else "finished"
             self._workers.close()
             self._phase("saving")
             self._publisher.save_results()
@@ -129,9 +148,8 @@ class Coordinator:
         self._memory.restore(self._algorithm)
         state = self._memory.state
         self._open = [number for number, item in sorted(state.proposals.items()) if not self._memory.is_told(item)]
-        self._ready.extend(state.open_queries())
-        self._attempt = {query_id: state.reserved.get(query_id, 1) for query_id in self._ready}
-        if self._budget_left() or self._ready:
+        self._asking.restore()
+        if self._left() or self._asking.can_go_on():
             self._phase("preflight")
             self._workers.preflight()
         self._memory.append(
@@ -141,11 +159,13 @@ class Coordinator:
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "resumed": state.started is not None,
-                "queries": self._config.budget.queries,
+                "queries": self._budgets.limits.queries,
+                "given": self._budgets.given.to_json(),
+                "launched": self._job.launched,
             },
         )
         self._memory.adopt_receipts()
-        self._ready = deque(query_id for query_id in self._ready if query_id not in state.settled)
+        self._asking.forget_settled()
         self._begin_archiving()
         self._publisher.opened(facts.unit)
         for proposal in self._memory.unfinished:
@@ -170,10 +190,10 @@ class Coordinator:
             return
         self._publisher.warn(self._archiving.close())
         self._publisher.tag_archive()
-        if self._is_stalled() and self._budget_left():
+        if self._is_stalled() and self._left():
             self._publisher.warn(
                 f"{self._memory.state.reused_in_a_row} questions in a row were answered from the archive, so "
-                f"{self._budget_left()} queries were not spent; for new ones choose another seed, or raise "
+                f"{self._left()} queries were not spent; for new ones choose another seed, or raise "
                 "budget.queries and resume"
             )
 
@@ -182,45 +202,61 @@ class Coordinator:
         deadline: float | None = None
         while True:
             reused = 0
-            if self._interrupt.is_set():
+            self._obey()
+            if self._interrupt.is_set() or self._controls.stopping:
                 deadline = deadline or time.monotonic() + GRACE_SECONDS
-                if not self._in_flight or time.monotonic() > deadline:
+                if not self._asking.in_flight or time.monotonic() > deadline:
                     self._tell()
                     return False
             else:
                 self._tell()
-                if self._is_finished():
+                self._ended_by = self._ending()
+                if self._ended_by:
                     return True
-                self._propose()
-                reused = self._dispatch()
-            for event in self._workers.wait(0.0 if reused else 0.1):
+                if not self._memory.state.paused:
+                    self._propose()
+                    reused = self._asking.ask()
+            for event in self._workers.wait(0.0 if reused else min(TURN_SECONDS, self._seconds_until_due())):
                 self._handle(event)
-            self._publisher.progress(len(self._in_flight), bool(self._generating))
+            self._publisher.progress(len(self._asking.in_flight), self._asking.resting, bool(self._generating))
 
-    def _is_finished(self) -> bool:
-        idle = not (self._generating or self._ready or self._in_flight)
-        return idle and (not self._budget_left() or self._is_stalled())
+    def _obey(self) -> None:
+        before = self._budgets.limits
+        self._controls.look()
+        if self._budgets.limits != before:
+            self._asking.reconsider()
+
+    def _seconds_until_due(self) -> float:
+        return TURN_SECONDS if self._memory.state.paused else self._asking.seconds_until_due()
+
+    def _ending(self) -> str:
+        """Returns what ends the campaign now: the budget that is spent, a drain, the archive; or nothing."""
+        if self._generating or self._asking.can_go_on():
+            return ""
+        if self._memory.state.draining:
+            return DRAIN
+        if not self._left():
+            return self._budgets.refusal() or "queries"
+        return "archive" if self._is_stalled() else ""
 
     def _is_stalled(self) -> bool:
         """Says whether nothing new comes any more: a whole budget in a row was answered from the archive."""
-        return self._memory.state.reused_in_a_row >= self._config.budget.queries
+        return self._memory.state.reused_in_a_row >= self._budgets.limits.queries
 
-    def _budget_left(self) -> int:
+    def _left(self) -> int:
         """Queries that are neither asked nor promised to a candidate or a proposal on its way."""
-        state = self._memory.state
-        promised = sum(query_id not in state.reserved for query_id in self._ready)
-        on_the_way = sum(state.proposals[n].count for n in self._open if not state.proposals[n].generated)
-        return max(0, self._config.budget.queries - state.spent - promised - on_the_way)
+        proposals = self._memory.state.proposals
+        return self._asking.left(sum(proposals[n].count for n in self._open if not proposals[n].generated))
 
     def _propose(self) -> None:
-        if self._generating or not self._budget_left() or self._is_stalled():
+        if self._generating or self._memory.state.draining or not self._left() or self._is_stalled():
             return
         if self._config.runtime.mode == "synchronous":
-            if self._ready or self._in_flight:
+            if self._asking.waiting or self._asking.in_flight:
                 return
-        elif len(self._ready) > self._workers.evaluators:
+        elif len(self._asking.ready) > self._workers.evaluators:
             return
-        count = min(self._config.budget.batch_size, self._budget_left())
+        count = min(self._config.budget.batch_size, self._left())
         proposal = self._algorithm.ask(count)
         self._memory.append(EventKind.ASKED, {"proposal": proposal.number, "count": count})
         self._open.append(proposal.number)
@@ -235,26 +271,6 @@ class Coordinator:
             GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
         )
 
-    def _dispatch(self) -> int:
-        """Asks as many questions as there are idle evaluators; returns how many were answered from the archive."""
-        reused = 0
-        while self._ready and len(self._in_flight) < self._workers.evaluators:
-            query_id = self._ready.popleft()
-            candidate, near = self._memory.candidates[query_id], None
-            assert candidate.sample is not None, "only feasible candidates are ready"
-            if self._archiving is not None and query_id not in self._memory.state.reserved:
-                recalled = self._archiving.recall(candidate)
-                if recalled.evaluation is not None:
-                    self._memory.settle(recalled.evaluation, recalled.saved_cost)
-                    reused += 1
-                    continue
-                near = recalled.near
-            attempt = self._attempt.setdefault(query_id, 1)
-            self._memory.reserve(query_id, attempt, near)
-            self._in_flight.add(query_id)
-            self._workers.evaluate(EvaluationRequest(query_id, candidate.sample, attempt))
-        return reused
-
     def _handle(self, event: WorkerEvent) -> None:
         match event:
             case GenerationResult():
@@ -268,7 +284,7 @@ class Coordinator:
         del self._generating[result.proposal]
         self._memory.generated(result)
         self._accounting.generating.append((result.started, result.finished))
-        self._ready.extend(result.feasible)
+        self._asking.ready.extend(result.feasible)
         self._barren = 0 if result.feasible else self._barren + 1
         if self._barren >= BARREN_PROPOSALS:
             reasons = sorted({candidate.infeasible or "" for candidate in result.candidates})
@@ -286,19 +302,11 @@ class Coordinator:
 
     def _evaluated(self, evaluation: Evaluation) -> None:
         query_id = evaluation.query_id
-        self._in_flight.discard(query_id)
         if query_id in self._memory.state.settled:
             return  # a late twin of an answer that is known
         if evaluation.timings is not None:
             self._accounting.evaluating.append((evaluation.timings.started, evaluation.timings.finished))
-        failure = evaluation.failure
-        may_repeat = failure is not None and failure.retryable and evaluation.status is not Status.OK
-        if may_repeat and evaluation.attempt < self._config.oracle.attempts:
-            assert failure is not None
-            self._memory.attempted(evaluation)
-            self._attempt[query_id] = evaluation.attempt + 1
-            self._ready.append(query_id)
-            self._publisher.note(f"{query_id}: {failure.stage}: {failure.message}; tried again")
+        if self._asking.ended(evaluation):
             return
         if self._archiving is not None:
             self._archiving.learn(self._memory.candidates[query_id], evaluation)
@@ -343,6 +351,7 @@ class Coordinator:
             times=times,
             tracking=self._publisher.tracking(),
             warnings=tuple(self._publisher.warnings),
+            ended_by=self._ended_by,
         )
 
     def _stop(self, reason: str) -> None:
@@ -350,6 +359,7 @@ class Coordinator:
         shares = self._accounting.shares()
         record = {
             "reason": reason,
+            "ended_by": self._ended_by,
             "wall": shares.wall,
             "busy": shares.busy,
             "generating": shares.generating,

@@ -135,7 +135,8 @@ class InlineWorkers:
     def _evaluate(self, request: EvaluationRequest) -> None:
         host = self._idle.get()
         try:
-            evaluation = host.evaluate(request.sample, QueryContext(request.query_id, request.attempt))
+            context = QueryContext(request.query_id, request.attempt)
+            evaluation = host.evaluate(request.sample, context, request.time_limit)
         finally:
             self._idle.put(host)
         self._events.put(evaluation)

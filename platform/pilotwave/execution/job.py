@@ -54,6 +54,11 @@ class Progress:
         seconds: Since the launch.
         seconds_left: Estimated from the pace so far, or None before there is one.
         note: One line worth saying, e.g. a retry.
+        cost: Of all attempts so far, in the oracle's unit.
+        cost_limit: The budget for it, or None.
+        resting: How many questions wait to be tried again.
+        paused: Whether nothing new is made or asked.
+        draining: Whether nothing new is proposed.
     """
 
     phase: Phase
@@ -73,6 +78,11 @@ class Progress:
     seconds: float = 0.0
     seconds_left: float | None = None
     note: str = ""
+    cost: float = 0.0
+    cost_limit: float | None = None
+    resting: int = 0
+    paused: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,11 +114,13 @@ class Outcome:
     """How a driver ended.
 
     Attributes:
-        finished: True if the budget is spent, False if it was interrupted.
+        finished: True if a budget is spent or it was drained, False if it was interrupted.
         spent: Queries asked in all.
         times: Where this driver's time went.
         tracking: One line: where it was written down, or empty.
         warnings: Lines the user should see.
+        ended_by: The budget that was spent (``"queries"``, ``"cost"``, ``"wall_hours"``), ``"drain"``,
+            ``"archive"`` (everything is known already), or empty if it was interrupted.
     """
 
     finished: bool
@@ -116,6 +128,7 @@ class Outcome:
     times: TimeShares = field(default_factory=TimeShares)
     tracking: str = ""
     warnings: tuple[str, ...] = ()
+    ended_by: str = ""
 
 
 class Interrupt(Protocol):

@@ -8,12 +8,13 @@ order, so it stands exactly where it stood. May import :mod:`pilotwave.archive`,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.ledger import Event, EventKind, Ledger
 from pilotwave.archive.records import evaluation_to_json
 from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.archive.spending import DEFAULT_COST
 from pilotwave.archive.state import CampaignState, ProposalState
 from pilotwave.config.campaign import Objective
 from pilotwave.errors import RunDirectoryError
@@ -92,10 +93,34 @@ class CampaignMemory:
         """Writes an event down."""
         self.state.apply(self._ledger.append(kind, record))
 
-    def reserve(self, query_id: str, attempt: int, near: Mapping[str, float] | None = None) -> None:
-        """Writes down that an oracle is about to be asked, and that an answer nearby is known if one is."""
-        record = {"query_id": query_id, "attempt": attempt}
-        self.append(EventKind.RESERVED, record if near is None else {**record, "near": dict(near)})
+    def events(self) -> Iterator[Event]:
+        """Yields all that has happened, in order."""
+        return self._ledger.events()
+
+    def reserve(
+        self,
+        query_id: str,
+        attempt: int,
+        cost: float = DEFAULT_COST,
+        *,
+        near: Mapping[str, float] | None = None,
+        time_limit: float | None = None,
+    ) -> None:
+        """Writes down that an oracle is about to be asked.
+
+        Args:
+            query_id: About what.
+            attempt: 1 for the first.
+            cost: What it is expected to cost.
+            near: An answer nearby that is known, if one is.
+            time_limit: Seconds, where that is learned.
+        """
+        record: dict[str, Any] = {"query_id": query_id, "attempt": attempt, "cost": cost}
+        if near is not None:
+            record["near"] = dict(near)
+        if time_limit is not None:
+            record["time_limit"] = time_limit
+        self.append(EventKind.RESERVED, record)
 
     def settle(self, evaluation: Evaluation, saved_cost: float | None = None) -> None:
         """Writes the end of a query down, then lets go of its receipt.

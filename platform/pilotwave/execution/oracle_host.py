@@ -66,7 +66,7 @@ class ThreadOracle:
     def __init__(self, source: OracleSource, *, name: str = "evaluator", receipts_dir: Path | None = None) -> None:
         """Prepares everything; the oracle is built by :meth:`start` or the first question."""
         self.name = name
-        self.time_limit = source.time_limit if isinstance(source, OracleConfig) else DEFAULT_TIME_LIMIT
+        self.time_limit = source.longest if isinstance(source, OracleConfig) else DEFAULT_TIME_LIMIT
         self._source = source
         self._receipts_dir = receipts_dir
         self._oracle: Oracle | None = None

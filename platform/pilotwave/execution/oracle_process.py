@@ -70,7 +70,7 @@ class OracleProcess:
         self.name = name
         self.time_limit = DEFAULT_TIME_LIMIT
         if isinstance(source, OracleConfig):
-            self.time_limit = source.time_limit
+            self.time_limit = source.longest
             recycle_after = source.recycle_after if recycle_after is None else recycle_after
         self._startup = Startup(_pickled(source), receipts_dir, name)
         self._environment = {**SINGLE_THREADED, **(environment or {})}

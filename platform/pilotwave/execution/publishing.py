@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from pilotwave.errors import PilotwaveError
 from pilotwave.execution.accounting import Accounting
+from pilotwave.execution.budgets import Budgets
 from pilotwave.execution.job import CampaignJob, Observer, Phase, Progress
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.protocols import Algorithm, ModelTracker, Tracker
@@ -26,11 +27,19 @@ class Publisher:
         warnings: Lines the user should see at the end.
     """
 
-    def __init__(self, job: CampaignJob, memory: CampaignMemory, accounting: Accounting, observe: Observer) -> None:
+    def __init__(
+        self,
+        job: CampaignJob,
+        memory: CampaignMemory,
+        accounting: Accounting,
+        budgets: Budgets,
+        observe: Observer,
+    ) -> None:
         self.warnings: list[str] = []
         self._job = job
         self._memory = memory
         self._accounting = accounting
+        self._budgets = budgets
         self._observe = observe
         self._tracker: Tracker | None = None
         self._phase: Phase = "starting"
@@ -70,7 +79,7 @@ class Publisher:
         """Changes what is shown as being done."""
         self._phase = phase
         self._last = 0.0
-        self.progress(0, False)
+        self.progress(0, 0, False)
 
     def note(self, line: str) -> None:
         """Says one line worth knowing."""
@@ -87,6 +96,7 @@ class Publisher:
         self._batch_mean = statistics.fmean(found) if found else None
         metrics = {
             "queries": float(state.spent),
+            "cost": state.spending.ended,
             "answered": float(state.answered),
             "failed": float(state.failed),
             "infeasible": float(state.infeasible),
@@ -105,7 +115,7 @@ class Publisher:
         if self._tracker is not None:
             self._tracker.log(metrics, step=state.spent)
 
-    def progress(self, in_flight: int, generating: bool) -> None:
+    def progress(self, in_flight: int, resting: int, generating: bool) -> None:
         """Reports to the observer, not too often."""
         now = time.time()
         if now - self._last < INTERVAL_SECONDS:
@@ -113,11 +123,11 @@ class Publisher:
         self._last = now
         for query_id in self._memory.recently_settled():
             self._consider(query_id)
-        state, config = self._memory.state, self._job.config
+        state, limits = self._memory.state, self._budgets.limits
         self._observe(
             Progress(
                 phase=self._phase,
-                queries=config.budget.queries,
+                queries=limits.queries,
                 spent=state.spent,
                 answered=state.answered,
                 failed=state.failed,
@@ -133,6 +143,11 @@ class Publisher:
                 seconds=now - self._job.launched,
                 seconds_left=self._seconds_left(now),
                 note=self._note,
+                cost=state.spending.ended,
+                cost_limit=limits.cost,
+                resting=resting,
+                paused=state.paused,
+                draining=state.draining,
             )
         )
 
@@ -192,7 +207,8 @@ class Publisher:
         """Ends the tracked run."""
         if self._tracker is None:
             return
-        status = {"finished": "finished", "interrupted": "killed"}.get(reason, "failed")
+        ends = {"finished": "finished", "finished-early": "finished", "interrupted": "killed"}
+        status = ends.get(reason, "failed")
         try:
             self._tracker.finish(status)
         except Exception as error:
@@ -216,7 +232,7 @@ class Publisher:
         done = self._memory.state.spent - self._spent_before
         if self._running_since is None or done < 1:
             return None
-        left = self._job.config.budget.queries - self._memory.state.spent
+        left = self._budgets.limits.queries - self._memory.state.spent
         return (now - self._running_since) / done * left
 
 

@@ -156,11 +156,13 @@ class EvaluationRequest:
         query_id: The idempotency key.
         sample: What to judge.
         attempt: 1 for the first.
+        time_limit: Wall-clock seconds, or None for what the oracle's configuration says.
     """
 
     query_id: str
     sample: Sample
     attempt: int
+    time_limit: float | None = None
 
 
 WorkerEvent = GenerationResult | GenerationFailed | Evaluation

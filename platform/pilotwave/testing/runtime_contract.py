@@ -151,7 +151,7 @@ class RuntimeContract:
 
     @pytest.mark.parametrize("fault", ["raise", "segfault", "exit 137"])
     def test_retryable_failures_are_tried_again_and_cost_nothing_else(self, tmp_path: Path, fault: Any) -> None:
-        oracle = FaultyOracleConfig(fault=fault, every=5, attempts=4)
+        oracle = FaultyOracleConfig(fault=fault, every=5, attempts=4, backoff_seconds=0.05)
         result = campaign(oracle, self.runtime(evaluators=2), queries=16).run(tmp_path / "run")
         state = state_of(result.run_dir)
         assert state.attempted >= 1
