@@ -33,7 +33,13 @@ def needs_postgres() -> None:
     pytest.importorskip("psycopg2", reason="psycopg2 is not installed: pip install psycopg2-binary")
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.slow),
+        pytest.param("postgresql", marks=pytest.mark.postgres),
+    ],
+)
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, made_database: Any
 ) -> Iterator[MlflowServer]:
