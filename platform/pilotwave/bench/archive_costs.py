@@ -70,7 +70,7 @@ def measure_million(public: Neighbours, tell: Tell) -> Figures:
         for start in range(0, MILLION, 20_000):
             rows = copies[start : start + 20_000].astype(np.float32)
             index.add(np.arange(start, start + len(rows)), rows)
-    figures["memory"] = index.nbytes / len(index)
+    figures["grown"] = index.nbytes / len(index)
     tell("searching a million")
     figures["search"] = _scans(index, public.queries)
     figures["recall"] = _recall_of_copies(index, copies, public.queries[-_NEAR:])
@@ -171,6 +171,7 @@ def _files(index: UsrLshIndex) -> Figures:
         return {
             "bytes": (size - frame) / len(index),
             "frame": frame,
+            "memory": loaded.nbytes / len(loaded),
             "save": saved - started,
             "load": finished - saved,
             "digest": (time.perf_counter() - finished) / 2,

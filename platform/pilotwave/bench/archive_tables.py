@@ -169,7 +169,8 @@ def _million(figures: Figures) -> str:
     text = (
         f"A million varied copies of the 55,000 pictures, really encoded ({_micro(figures['build'][0])} µs each): "
         f"{file['bytes']:.0f} bytes a vector in the file with its id (and {file['frame'] / 1e3:,.0f} kB of frame), "
-        f"{figures['memory']:.1f} in memory with the map from ids. A search takes {_milli(search['batch'])} ms in "
+        f"{file['memory']:.1f} in memory with the map from ids as it is loaded ({figures['grown']:.1f} with the "
+        f"room that doubling leaves while it grows). A search takes {_milli(search['batch'])} ms in "
         f"a batch of 64, {_milli(search['alone'])} ms alone; recall@10 {recall['0']:.3f} by codes, "
         f"{recall['100']:.3f} after exact comparison of 100, {recall['1000']:.3f} of 1,000. Saving takes "
         f"{file['save']:.2f} s, loading with all checks {file['load']:.2f} s, a digest {file['digest']:.2f} s "
@@ -249,11 +250,14 @@ def _million_claims(figures: Figures) -> list[tuple[str, bool]]:
         f"at least 500x faster than faiss `remove_ids`: {ratio:,.0f}x (ours in batches, one id a call of faiss; "
         f"both one a call: {alone:,.0f}x; both 1,000 a call: {batches:,.1f}x)"
     )
-    held = max(figures["memory"], figures["file"]["bytes"])
+    held, stored = figures["file"]["memory"], figures["file"]["bytes"]
     return [
         (f"deletion at most 5 µs at a million codes, in batches: {_micro(ours['batch'])}", ours["batch"] <= 5e-6),
         (text, ratio >= 500),
-        (f"at most 90 bytes a vector: {held:.1f}", held <= 90),
+        (
+            f"at most 90 bytes a vector: {stored:.0f} stored, {held:.1f} in memory as loaded",
+            max(held, stored) <= 90,
+        ),
     ]
 
 

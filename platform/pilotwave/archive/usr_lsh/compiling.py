@@ -29,7 +29,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """Compiles a kernel at its first call; it must allocate what it needs itself and keep its loops' order."""
-    kernel: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    kernel: Any
+    try:
+        kernel = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # there is no place that could be written for a cache: every process compiles for itself
+        kernel = numba.njit(**options)(function)
     return cast(Function, kernel)
 
 

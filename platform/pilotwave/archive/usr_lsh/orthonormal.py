@@ -7,6 +7,8 @@ May import numpy and the module ``compiling``.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,8 +32,8 @@ def random_columns(dim: int, count: int, random: np.random.Generator) -> Doubles
 def principal_axes(sample: Doubles, count: int, random: np.random.Generator, threads: int) -> Doubles:
     """Returns the leading principal axes of a centred sample, in a random rotation among themselves.
 
-    A block power method on the covariance, shifted by a millionth of its mean variance so that a sample of fewer
-    rows than axes (or of none that differ) is completed by random directions.
+    A block power method on the covariance, shifted by about a millionth of its mean variance so that a sample of
+    fewer rows than axes (or of none that differ) is completed by random directions.
 
     Args:
         sample: Shape (rows, dim), its mean already taken away.
@@ -44,7 +46,9 @@ def principal_axes(sample: Doubles, count: int, random: np.random.Generator, thr
     """
     dim = sample.shape[1]
     axes = random_columns(dim, count, random)
-    shift = 1e-6 * float((sample * sample).sum()) / dim
+    variance = float((sample * sample).sum()) / dim
+    # A power of two: the last digits of numpy's sum differ between machines.
+    shift = 2.0 ** round(math.log2(1e-6 * variance)) if variance > 0.0 else 0.0
     ranges = ranges_of(len(sample), -(-len(sample) // PARTS))
     if shift > 0.0:
         for _ in range(ITERATIONS):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilotwave.archive.usr_lsh import compiling
 from pilotwave.archive.usr_lsh.encoding import PLANES
 from pilotwave.archive.usr_lsh.frame import Frame, make_frame
 from pilotwave.archive.usr_lsh.index import UsrLshIndex
@@ -148,6 +151,20 @@ def test_search_is_brute_force_on_the_asymmetric_score(draw: Draw, bits: int, an
         np.testing.assert_allclose(got, best, rtol=1e-5, atol=1e-5)
         expected = np.sqrt(np.maximum(np.sort(squares[row])[:30], 0.0))
         np.testing.assert_allclose(distances[row], expected, rtol=1e-3, atol=1e-2 * frame.scale)
+
+
+def test_kernels_compile_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = numba.njit
+
+    def without_cache(**options: Any) -> Any:
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(compiling.numba, "njit", without_cache)
+    double: Any = compiling.compiled(lambda number: 2 * number)
+    assert double(21) == 42
+    assert len(double.signatures) == 1
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.data())
