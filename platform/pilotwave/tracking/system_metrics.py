@@ -49,8 +49,10 @@ class SystemMetrics:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends; returns at once."""
+        """Ends; returns when nothing more is logged, or after two seconds."""
         self._ended.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
 
     def _measure(self, monitors: list[Any], since: float) -> None:
         measured(monitors)  # the first one of a process's load is since its start, or zero
