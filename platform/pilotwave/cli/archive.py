@@ -73,7 +73,7 @@ def add(
 
 @archive.command()
 def stats(place: Where = DEFAULT, json_output: AsJson = False) -> None:
-    """Say what an archive holds, how large it is and what reuse has saved.
+    """Say what an archive holds and how large it is.
 
     Example: pilotwave archive stats --archive runs/archive
     """
