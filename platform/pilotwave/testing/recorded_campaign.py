@@ -106,16 +106,29 @@ class RecordedCampaign:
         """Runs a driver and returns its exit code."""
         return self.start(arguments, environment, before).wait(280)
 
-    def wait_until_answered(self, count: int, cluster: TwoNodeCluster) -> None:
-        """Waits until the oracle has given so many answers."""
-        cluster.wait_until(lambda: len(self.finished()) >= count, f"{count} answers; {self._tail()}")
+    def wait_until_answered(
+        self, count: int, cluster: TwoNodeCluster, driver: subprocess.Popen[str] | None
+    ) -> None:
+        """Waits until the oracle has given so many answers.
+
+        Args:
+            count: In all.
+            cluster: Where it is asked.
+            driver: Must stay alive meanwhile; None if it was killed.
+
+        Raises:
+            AssertionError: The driver ended, or it took too long.
+        """
+
+        def happened() -> bool:
+            assert driver is None or driver.poll() is None, f"the driver ended:\n{self.log()[-3000:]}"
+            return len(self.finished()) >= count
+
+        cluster.wait_until(happened, f"{count} answers")
 
     def _lines(self, what: str) -> list[str]:
         path = self.records / what
         return path.read_text().split() if path.exists() else []
-
-    def _tail(self) -> str:
-        return self.log()[-1500:] if self.log_file.exists() else ""
 
 
 def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:

@@ -26,7 +26,7 @@ def test_submitted_stopped_resumed_and_brought_back(two_nodes: TwoNodeCluster, t
     begun = run_command([*submit, "--no-wait"], environment, campaign.folder)
     assert begun.returncode == 0, begun.stderr
     job = json.loads(begun.stdout)["job"]
-    campaign.wait_until_answered(6, two_nodes)
+    campaign.wait_until_answered(6, two_nodes, None)
     status = run_command(["jobs", "status", job, *at, "--json"], environment, campaign.folder)
     assert json.loads(status.stdout)["status"] == "running"
     early = run_command(["jobs", "results", job, *at, "--output", "early"], environment, campaign.folder)

@@ -181,6 +181,15 @@ def test_a_client_on_another_machine_gets_its_run_home(two_nodes: TwoNodeCluster
 
 
 @pytest.mark.slow
+def test_a_mode_that_ray_would_not_hear_is_said(two_nodes: TwoNodeCluster, tmp_path: Path) -> None:
+    campaign = RecordedCampaign(tmp_path / "user")
+    run = ["run", "campaign.yaml", "--address", two_nodes.address]
+    code = campaign.run_to_the_end(run, two_nodes.environment(), before="import ray")
+    assert code == 2
+    assert "imported ray before RAY_AUTH_MODE was 'token'" in campaign.log()
+
+
+@pytest.mark.slow
 def test_drivers_on_a_node_find_it_by_auto_and_by_address(two_nodes: TwoNodeCluster, tmp_path: Path) -> None:
     for name, address, environment in (
         ("auto", "auto", two_nodes.environment_on_node()),
@@ -208,11 +217,11 @@ def test_a_client_that_is_lost_leaves_the_campaign_running(two_nodes: TwoNodeClu
     environment = two_nodes.environment()
     client = ["--address", two_nodes.client_address]
     driver = campaign.start(["run", "campaign.yaml", "--run-dir", "r", *client], environment)
-    campaign.wait_until_answered(4, two_nodes)
+    campaign.wait_until_answered(4, two_nodes, driver)
     kill(driver)
     driver.wait()
     then = len(campaign.finished())
-    campaign.wait_until_answered(then + 8, two_nodes)
+    campaign.wait_until_answered(then + 8, two_nodes, None)
     # Somebody else, and the same user later: the campaign is found at work and followed to its end.
     code = campaign.run_to_the_end(["resume", "r", *client], environment)
     assert code == 0, campaign.log()
@@ -228,7 +237,7 @@ def test_ctrl_c_through_the_client_saves(two_nodes: TwoNodeCluster, tmp_path: Pa
     environment = two_nodes.environment()
     client = ["--address", two_nodes.client_address]
     driver = campaign.start(["run", "campaign.yaml", "--run-dir", "r", *client], environment)
-    campaign.wait_until_answered(4, two_nodes)
+    campaign.wait_until_answered(4, two_nodes, driver)
     kill(driver, signal.SIGINT)
     assert driver.wait(120) == 130, campaign.log()
     stopped = state_of(campaign.folder / "r")
@@ -256,9 +265,10 @@ remote_driver._near = near
 def test_an_optimizer_whose_node_dies_goes_on_elsewhere(two_nodes: TwoNodeCluster, tmp_path: Path) -> None:
     campaign = RecordedCampaign(tmp_path / "user", queries=40, delay=0.5)
     run = ["run", "campaign.yaml", "--run-dir", "r", "--address", two_nodes.client_address]
-    driver = campaign.start(run, two_nodes.environment(), before=ON_THE_SECOND_NODE)
+    environment = two_nodes.environment(RAY_AUTH_MODE="token")  # what runs before imports ray
+    driver = campaign.start(run, environment, before=ON_THE_SECOND_NODE)
     try:
-        campaign.wait_until_answered(10, two_nodes)
+        campaign.wait_until_answered(10, two_nodes, driver)
         assert two_nodes.workers("second", "Optimizer")
         before = {query_id for query_id, item in state_of(campaign.folder / "r").settled.items() if item.value}
         two_nodes.kill_node("second")
