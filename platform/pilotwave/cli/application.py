@@ -7,6 +7,7 @@ import typer
 from pilotwave import __version__
 from pilotwave.cli.archive import archive
 from pilotwave.cli.bench import bench
+from pilotwave.cli.control import control
 from pilotwave.cli.doctor import doctor
 from pilotwave.cli.export import export
 from pilotwave.cli.forget import drift, forget
@@ -53,6 +54,7 @@ app.command()(resume)
 app.command()(submit)
 app.add_typer(jobs)
 app.command()(status)
+app.command()(control)
 app.command()(top)
 app.command()(export)
 app.command()(generate)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from pilotwave.archive.spending import SECONDS_PER_HOUR
 from pilotwave.cli.live import LiveProgress
 from pilotwave.execution.job import Interrupt, Observer, Outcome, TimeShares
 from pilotwave.report.ranking import best, failures
@@ -23,6 +24,7 @@ from pilotwave.report.results import existing_results
 from pilotwave.report.tables import best_table
 
 if TYPE_CHECKING:
+    from pilotwave.archive.spending import Limits
     from pilotwave.archive.state import CampaignState
     from pilotwave.campaign import CampaignResult
     from pilotwave.config.campaign import CampaignConfig
@@ -42,7 +44,7 @@ def drive(
     if json_output:
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:
-        _summarise(console, result, config.budget.queries)
+        _summarise(console, result, config)
     return 0 if result.outcome.finished else INTERRUPTED
 
 
@@ -66,7 +68,7 @@ def _interruptible(console: Console) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
+def _summarise(console: Console, result: CampaignResult, config: CampaignConfig) -> None:
     run = RecordedRun.read(result.run_dir)
     ranked = best(run, 10)
     if ranked:
@@ -74,12 +76,13 @@ def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
         console.print(best_table(ranked, oracle=run.oracle, unit=run.unit))
     console.print()
     state = run.state
+    limits = state.limits.now or config.budget.limits
     console.print(
-        f"{state.spent}/{queries} queries: {state.answered} answered, {state.failed} failed; "
+        f"{state.spent}/{limits.queries} queries: {state.answered} answered, {state.failed} failed; "
         f"{state.infeasible} candidates were infeasible and cost nothing",
         highlight=False,
     )
-    for line in _archive_lines(state):
+    for line in (*_ending_lines(state, limits), *_archive_lines(state)):
         console.print(line, highlight=False, soft_wrap=True)
     for why in failures(run)[:5]:
         console.print(f"  {why.count:>4} {why.status}  {why.stage}: {why.message}", highlight=False, soft_wrap=True)
@@ -90,6 +93,21 @@ def _summarise(console: Console, result: CampaignResult, queries: int) -> None:
     console.print(_time_line(result.outcome.times), highlight=False, soft_wrap=True)
     if not result.outcome.finished:
         console.print(f"interrupted after saving; go on with: pilotwave resume {_short(result.run_dir)}")
+
+
+def _ending_lines(state: CampaignState, limits: Limits) -> list[str]:
+    """Says what other budget than that of queries was set, and what ended the campaign."""
+    lines = []
+    if limits.cost is not None:
+        lines.append(f"cost {state.spending.ended:g} of {limits.cost:g}")
+    if limits.wall_hours is not None:
+        lines.append(f"at work {state.active_seconds / SECONDS_PER_HOUR:.2f} of {limits.wall_hours:g} hours")
+    ends = {
+        "cost": "the cost budget is spent: what the next attempt is expected to cost does not fit any more",
+        "wall_hours": "the wall-clock budget is spent",
+        "drain": "it was drained before its budget was spent",
+    }
+    return [*lines, *([ends[state.ended_by]] if state.ended_by in ends else [])]
 
 
 def _archive_lines(state: CampaignState) -> list[str]:
@@ -140,7 +158,9 @@ def _as_json(result: CampaignResult) -> dict[str, Any]:
     return {
         "run_dir": str(result.run_dir),
         "finished": outcome.finished,
+        "ended_by": outcome.ended_by,
         "queries": outcome.spent,
+        "cost": run.state.spending.ended,
         "reused": run.state.reused,
         "saved_cost": run.state.saved_cost,
         "best": [item.to_json() for item in best(run, 10)],

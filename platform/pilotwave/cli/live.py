@@ -83,7 +83,10 @@ def _line(progress: Progress) -> str:
             "preflight": "asking the oracle its known question",
             "saving": "saving the results",
         }[progress.phase]
-    parts = [f"{progress.spent}/{progress.queries} queries"]
+    parts = ["paused"] if progress.paused else ["draining"] if progress.draining else []
+    parts.append(f"{progress.spent}/{progress.queries} queries")
+    if progress.cost_limit is not None:
+        parts.append(f"cost {progress.cost:.4g}/{progress.cost_limit:.4g}")
     if progress.best is not None:
         parts.append(f"best {format_value(progress.best)} ({progress.best_label})")
     if progress.batch_mean is not None:
@@ -94,19 +97,22 @@ def _line(progress: Progress) -> str:
         parts.append(f"from the archive {progress.reused}")
     parts.append(f"evaluators {progress.utilisation:.0%}")
     parts.append("generating" if progress.generating else f"{progress.in_flight} in flight")
+    if progress.resting:
+        parts.append(f"{progress.resting} to be tried again")
     if progress.seconds_left is not None and progress.phase == "running":
-        parts.append(f"about {_duration(progress.seconds_left)} left")
+        parts.append(f"about {duration(progress.seconds_left)} left")
     return "  ".join(parts)
 
 
 def _clock(progress: Progress) -> str:
-    return _duration(progress.seconds)
+    return duration(progress.seconds)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns e.g. ``"3:07"`` or ``"1:03:07"``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-__all__ = ["LiveProgress"]
+__all__ = ["LiveProgress", "duration"]

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -15,11 +16,20 @@ from pilotwave.cli.options import JsonOutput, RunDir
 def status(
     run_dir: RunDir,
     json_output: JsonOutput = False,
+    watching: Annotated[
+        bool,
+        typer.Option("--watch", help="Draw it again each second until it ends; with --json a line per change."),
+    ] = False,
 ) -> None:
     """Say how far a run is; reading does not disturb it.
 
-    Example: pilotwave status runs/polarizability
+    Example: pilotwave status runs/polarizability --watch
     """
+    if watching:
+        from pilotwave.cli.watching import watch
+
+        watch(run_dir, json_output=json_output)
+        return
     from pilotwave.archive.run_directory import RunDirectory
     from pilotwave.report.learning_curve import learning_curve
     from pilotwave.report.ranking import best
@@ -31,17 +41,23 @@ def status(
     ranked = best(run, 1)
     curve = learning_curve(run)
     at_work = directory.is_locked()
-    doing = "running" if at_work else {None: "killed", "finished": "finished"}.get(state.stopped, state.stopped)
+    at_work_on = "paused" if state.paused else "draining" if state.draining else "running"
+    doing = at_work_on if at_work else state.stopped or "killed"
+    limits = state.limits.now or config.budget.limits
     facts = {
         "name": config.name,
         "status": "not started" if state.started is None and not at_work else doing,
-        "queries": config.budget.queries,
+        "queries": limits.queries,
         "spent": state.spent,
         "answered": state.answered,
         "failed": state.failed,
         "infeasible": state.infeasible,
         "reused": None if config.archive is None else state.reused,
         "saved_cost": None if config.archive is None else state.saved_cost,
+        "cost": state.spending.ended,
+        "cost_limit": limits.cost,
+        "wall_hours": limits.wall_hours,
+        "ended_by": state.ended_by or None,
         "open": len(state.open_queries()),
         "proposals": len(state.proposals),
         "best": ranked[0].value if ranked else None,
@@ -77,7 +93,7 @@ def _print(facts: Mapping[str, object], run_dir: Path) -> None:
     console = Console()
     console.print(f"[bold]{facts['name']}[/] in {run_dir}", highlight=False)
     console.print(table, highlight=False)
-    if facts["status"] in ("killed", "interrupted", "breaker", "failed"):
+    if facts["status"] in ("killed", "interrupted", "breaker", "failed", "finished-early"):
         console.print(f"go on with: pilotwave resume {run_dir}", highlight=False)
 
 

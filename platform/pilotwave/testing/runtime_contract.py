@@ -20,47 +20,18 @@ import pytest
 import torch
 
 from pilotwave.archive.ledger import EventKind, Ledger
-from pilotwave.archive.state import CampaignState
 from pilotwave.campaign import Campaign, CampaignResult
-from pilotwave.config.components import OracleConfig
 from pilotwave.errors import BreakerError, PreflightError, RunDirectoryError
 from pilotwave.execution.job import Progress
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.storage import load_checkpoint
+from pilotwave.testing.control_contract import ControlContract
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracle, RecordingOracleConfig
+from pilotwave.testing.small_campaign import answers_of, campaign, state_of
 from pilotwave.types import Answer, Status
 
 HANGING_QUERY = "p0000-01"
-
-
-def campaign(oracle: OracleConfig, runtime: dict[str, Any], **fields: Any) -> Campaign:
-    """Returns a small campaign on an analytic model."""
-    queries = fields.pop("queries", 24)
-    return Campaign.from_dict(
-        {
-            "name": "contract",
-            "backbone": {"kind": "analytic", "dim": 6, "steps": 3},
-            "oracle": oracle,
-            "objective": {"direction": "minimize"},
-            "algorithm": {"kind": "fast-direct", "step_size": 0.5},
-            "budget": {"queries": queries, "batch_size": fields.pop("batch_size", 8)},
-            "runtime": runtime,
-            "seed": 3,
-            **fields,
-        }
-    )
-
-
-def state_of(run_dir: Path) -> CampaignState:
-    """Reduces the ledger of a run."""
-    with Ledger.open(run_dir / "ledger.sqlite", read_only=True) as ledger:
-        return CampaignState.of(ledger.events())
-
-
-def answers_of(run_dir: Path) -> dict[str, float | None]:
-    """Returns what each query was answered."""
-    return {query_id: item.value for query_id, item in sorted(state_of(run_dir).settled.items())}
 
 
 def final_algorithm_state(run_dir: Path) -> dict[str, Any]:
@@ -97,17 +68,8 @@ def _alive(pid: int) -> bool:
         return False
 
 
-class RuntimeContract:
+class RuntimeContract(ControlContract):
     """Tests of :class:`pilotwave.execution.job.Runtime`."""
-
-    def runtime(self, **settings: Any) -> dict[str, Any]:
-        """Returns the ``runtime`` section of a campaign file with these settings."""
-        raise NotImplementedError
-
-    def recording(self, folder: Path, **settings: Any) -> RecordingOracleConfig:
-        """Returns an oracle that writes down what it was asked."""
-        settings = {"started_file": folder / "started", "finished_file": folder / "finished", **settings}
-        return RecordingOracleConfig(**settings)
 
     @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
     def test_spends_the_budget_exactly_and_asks_nothing_twice(self, tmp_path: Path, mode: str) -> None:
