@@ -117,7 +117,7 @@ class RunWatch:
         self._clock = clock
         self._state = CampaignState()
         self._since: float | None = None
-        self._paid: deque[tuple[float, float]] = deque()
+        self._paid: deque[tuple[float, float, bool]] = deque()
         self._failures: Counter[str] = Counter()
         self._best: tuple[float, str] | None = None
         self._best_label = ""
@@ -151,7 +151,7 @@ class RunWatch:
             if evaluation.failure is not None:
                 self._failures[evaluation.failure.stage] += 1
             if evaluation.reused_from is None:
-                self._paid.append((event.time, evaluation.cost))
+                self._paid.append((event.time, evaluation.cost, event.kind is EventKind.SETTLED))
             self._consider(evaluation)
 
     def _consider(self, evaluation: Evaluation) -> None:
@@ -221,12 +221,13 @@ class RunWatch:
         return "paused" if state.paused else "draining" if state.draining else "running"
 
     def _rates(self, now: float) -> tuple[float, float]:
-        """Returns answered attempts and their cost a minute."""
+        """Returns queries that ended, and what all attempts cost, a minute."""
         while self._paid and self._paid[0][0] < now - RATE_SECONDS:
             self._paid.popleft()
         since = max(now - RATE_SECONDS, self._since or now)
         minutes = max(SHORTEST_SECONDS, now - since) / 60.0
-        return len(self._paid) / minutes, sum(cost for _, cost in self._paid) / minutes
+        ended = sum(is_end for _, _, is_end in self._paid)
+        return ended / minutes, sum(cost for _, cost, _ in self._paid) / minutes
 
     def _left(self, limits: Limits, active: float, queries_rate: float, cost_rate: float) -> float | None:
         state, ends = self._state, []
