@@ -26,7 +26,7 @@ demo: $(VENV)/.installed-demo  ## Run the main job: polarizable molecules, xTB, 
 	$(BIN)/pilotwave run $(DEMO_CAMPAIGN)
 
 test: check  ## Lint, type-check, and run the tests that take less than 15 minutes.
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: check  ## The same with the slow tests.
 	$(BIN)/python -m pytest

@@ -39,8 +39,11 @@ def drive(
     console = Console(stderr=json_output)
     with _interruptible(console) as interrupt, LiveProgress(console, config) as live:
         result = start(live.observe, interrupt)
-    for warning in result.outcome.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    from pilotwave.forgetting.monitor import drift_warning
+
+    for warning in (*result.outcome.warnings, drift_warning(result.run_dir)):
+        if warning:
+            typer.echo(f"warning: {warning}", err=True)
     if json_output:
         typer.echo(json.dumps(_as_json(result), indent=2))
     else:

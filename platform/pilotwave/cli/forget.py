@@ -94,11 +94,8 @@ def drift(
 
     Example: pilotwave archive drift runs/archive
     """
-    import numpy as np
-
     from pilotwave.forgetting.answers import answers_of_archive, answers_of_run
-    from pilotwave.forgetting.drift import FEWEST_ANSWERS, DriftResult
-    from pilotwave.forgetting.drift import drift as test
+    from pilotwave.forgetting.monitor import drift_among, drift_in_words
 
     if (place / "ledger.sqlite").exists():
         if where is not None:
@@ -106,26 +103,12 @@ def drift(
         groups = {place.name: answers_of_run(place)}
     else:
         groups = answers_of_archive(place, where)
-    found: dict[str, DriftResult] = {}
-    for name, answers in groups.items():
-        shape = [item for item in answers if len(item.latent) == len(answers[0].latent)]
-        latents = np.stack([item.latent for item in shape]) if shape else np.zeros((0, 1))
-        found[name] = test(latents, [item.value for item in shape], [item.time for item in shape])
+    found = {name: drift_among(answers) for name, answers in groups.items()}
     if json_output:
         typer.echo(json.dumps({name: item.to_json() for name, item in found.items()}, indent=2))
         return
     for name, item in found.items():
-        if item.answers < FEWEST_ANSWERS:
-            line = f"{item.answers} answers are too few to tell ({FEWEST_ANSWERS} are needed)"
-        elif item.since is None:
-            line = f"no drift seen in {item.answers} answers (p = {item.p_value:.3g})"
-        else:
-            line = (
-                f"answers changed around {_time(item.since)}: by {item.shift:+.1f} standard deviations of what the "
-                f"samples do not explain (p = {item.p_value:.3g}, {item.answers} answers); check the oracle, then "
-                "pilotwave forget --corrective"
-            )
-        typer.echo(f"{name}: {line}")
+        typer.echo(f"{name}: {drift_in_words(item)}")
 
 
 class _Screen:
@@ -310,12 +293,6 @@ def _print_suspects(ranked: Sequence[Suspect], proposed: int) -> None:
 
 def _counted(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _time(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 __all__ = ["drift", "forget"]
