@@ -17,6 +17,8 @@ from pilotwave.errors import MissingDependencyError
 
 Floats = npt.NDArray[np.float64]
 _COLUMNS = 4
+_ALONE = (7.2, 3.7)
+"""Inches of a picture with one panel."""
 _COLOURS = (
     *("#1971c2", "#d9480f", "#2f9e44", "#9c36b5", "#f2a900", "#0c8599", "#c2255c", "#5c940d"),
     *("#364fc7", "#a61e4d", "#087f5b", "#862e9c", "#495057", "#b08900"),
@@ -75,7 +77,9 @@ def draw_comparison(panels: Sequence[Panel], across: str, upwards: str, *, logar
         ) from error
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.8), dpi=120, layout="constrained", facecolor="white")
+    # A single panel has its legend beside it: above it would be wider than the picture.
+    size = _ALONE if len(panels) == 1 else (3.6 * columns, 2.9 * rows + 0.8)
+    figure = Figure(figsize=size, dpi=120, layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
     colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(labels)}
@@ -89,6 +93,8 @@ def draw_comparison(panels: Sequence[Panel], across: str, upwards: str, *, logar
             band = {"color": colours[line.label], "alpha": 0.15, "linewidth": 0}
             axes.fill_between(line.places, mean - uncertain, mean + uncertain, **band)
             style = {"color": colours[line.label], "linestyle": dashes[line.label], "linewidth": 1.6}
+            if len(line.places) == 1:
+                style["marker"] = "o"
             handles[line.label] = axes.plot(line.places, mean, **style)[0]
         if logarithmic:
             axes.set_xscale("log")
@@ -101,7 +107,10 @@ def draw_comparison(panels: Sequence[Panel], across: str, upwards: str, *, logar
     figure.supxlabel(across, color=_INK, fontsize="medium")
     figure.supylabel(upwards, color=_INK, fontsize="medium")
     ordered = [handles[label] for label in labels]
-    figure.legend(ordered, labels, loc="outside upper center", ncols=min(7, len(labels)), frameon=False)
+    if len(panels) == 1:
+        figure.legend(ordered, labels, loc="outside right upper", frameon=False)
+    else:
+        figure.legend(ordered, labels, loc="outside upper center", ncols=min(7, len(labels)), frameon=False)
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
