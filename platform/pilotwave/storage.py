@@ -11,6 +11,7 @@ import errno
 import fcntl
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 import torch
 
 from pilotwave.errors import CheckpointError, PilotwaveError, StorageError
+
+
+_GLANCE_SECONDS = 0.5
 
 
 @contextmanager
@@ -41,7 +45,7 @@ def held_folder(folder: Path, in_use: type[PilotwaveError]) -> Iterator[None]:
     except OSError as error:
         raise StorageError(f"{folder}: {error.strerror}; choose another folder") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_soon(handle)
     except OSError as error:
         os.close(handle)
         if error.errno in (errno.EAGAIN, errno.EACCES):
@@ -112,6 +116,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"expected a checkpoint at {path}, but it holds a {type(state).__name__}")
     return state
+
+
+def _lock_soon(handle: int) -> None:
+    """Locks a file for this process; whoever only looks at who holds it does so for a moment, and is waited for."""
+    deadline = time.monotonic() + _GLANCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _sync_folder(folder: Path) -> None:
