@@ -224,7 +224,8 @@ def _recall_claims(figures: Figures) -> list[tuple[str, bool]]:
             (f"recall@10 after exact comparison of 100, {what}, at least 0.99: {exact:.4f}", exact >= 0.99),
         ]
     others = ("lsh-raw", "lsh-centred", "itq-public", "itq-own")
-    return [*claims, _better(figures, "usr-public", others), _better(figures, "usr-all", ("lsh-raw-all",))]
+    plain = ("lsh-raw-all", "itq-public", "itq-own")
+    return [*claims, _better(figures, "usr-public", others), _better(figures, "usr-all", plain)]
 
 
 def _better(figures: Figures, ours: str, others: Sequence[str]) -> tuple[str, bool]:
@@ -234,8 +235,7 @@ def _better(figures: Figures, ours: str, others: Sequence[str]) -> tuple[str, bo
         for name in others
         if name in row and row[name] >= statistics.mean(row[ours]["recall"])
     ]
-    against = "IndexLSH and ITQ" if len(others) > 1 else "IndexLSH"
-    text = f"{NAMES[ours]}: better than {against} at every size"
+    text = f"{NAMES[ours]}: better than IndexLSH and ITQ at every size"
     return text + (f" (but for {', '.join(behind)})" if behind else ""), not behind
 
 
@@ -247,13 +247,13 @@ def _million_claims(figures: Figures) -> list[tuple[str, bool]]:
         faiss["batch"] / ours["batch"],
     )
     text = (
-        f"at least 500x faster than faiss `remove_ids`: {ratio:,.0f}x (ours in batches, one id a call of faiss; "
-        f"both one a call: {alone:,.0f}x; both 1,000 a call: {batches:,.1f}x)"
+        f"at least 500x faster than faiss `remove_ids`, both one id a call: {alone:,.0f}x (both 1,000 a call: "
+        f"{batches:,.0f}x; ours 1,000 and theirs one: {ratio:,.0f}x)"
     )
     held, stored = figures["file"]["memory"], figures["file"]["bytes"]
     return [
         (f"deletion at most 5 µs at a million codes, in batches: {_micro(ours['batch'])}", ours["batch"] <= 5e-6),
-        (text, ratio >= 500),
+        (text, alone >= 500),
         (
             f"at most 90 bytes a vector: {stored:.0f} stored, {held:.1f} in memory as loaded",
             max(held, stored) <= 90,

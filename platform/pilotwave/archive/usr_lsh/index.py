@@ -188,11 +188,12 @@ class UsrLshIndex:
             Those that were not there, as they were given.
         """
         keys = _checked_ids(ids)
-        first = np.sort(np.unique(keys, return_index=True)[1])
-        keys = keys[first]
         with self._lock:
             missing = self._slots.remove(keys)
-        return [int(key) for key in keys[missing]]
+        if not missing.any():
+            return []
+        removed = set(keys[~missing].tolist())
+        return [key for key in dict.fromkeys(keys[missing].tolist()) if key not in removed]
 
     def search(
         self,

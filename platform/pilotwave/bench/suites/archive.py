@@ -19,7 +19,8 @@ from pilotwave.bench.task import Suite
 from pilotwave.bench.threads import one_thread
 from pilotwave.config.registry import suggestion
 from pilotwave.errors import InputError, MissingDependencyError
-from pilotwave.report.comparison_plots import Line, Panel, draw_comparison
+from pilotwave.report.comparison_plots import Line
+from pilotwave.report.index_plots import draw_indexes
 from pilotwave.storage import write_atomically
 
 SUITE = Suite("archive", (), ())
@@ -101,12 +102,11 @@ def _write(figures: Figures, seeds: int, output: Path) -> dict[str, Path]:
     files = {"table": output / "results.md", "figures": output / "results.json"}
     write_atomically(files["table"], to_markdown(figures).encode())
     write_atomically(files["figures"], json.dumps({"seeds": seeds, "parts": figures}, indent=1).encode())
-    panels = {"sizes": (_sizes_panel, "bits of a code"), "speed": (_speed_panel, "queries a second, one thread")}
-    for name, (panel, across) in panels.items():
+    for name, draw in (("sizes", _draw_sizes), ("speed", _draw_speed)):
         if name not in figures:
             continue
         try:
-            png = draw_comparison([panel(figures[name])], across, "recall@10", logarithmic=True)
+            png = draw(figures[name])
         except MissingDependencyError:
             continue
         files[name] = output / f"{name}.png"
@@ -114,7 +114,7 @@ def _write(figures: Figures, seeds: int, output: Path) -> dict[str, Path]:
     return files
 
 
-def _sizes_panel(figures: Figures) -> Panel:
+def _draw_sizes(figures: Figures) -> bytes:
     from pilotwave.bench.archive_tables import NAMES
 
     lines = []
@@ -122,16 +122,17 @@ def _sizes_panel(figures: Figures) -> Panel:
         found = {int(bits): row[name] for bits, row in figures.items() if name in row}
         means = [np.mean(each["recall"] if isinstance(each, dict) else each) for each in found.values()]
         lines.append(Line(title, np.array(list(found), dtype=np.float64), np.array([means], dtype=np.float64)))
-    return Panel("Short codes, Fashion-MNIST", tuple(lines))
+    places = [int(bits) for bits in figures]
+    return draw_indexes("Short codes of Fashion-MNIST", lines, "bits of a code", "recall@10", places)
 
 
-def _speed_panel(figures: Figures) -> Panel:
+def _draw_speed(figures: Figures) -> bytes:
     lines = []
     for label, found in figures.items():
         rows = sorted(found["settings"].values(), key=lambda row: -row["seconds"])
         places = np.array([1.0 / row["seconds"] for row in rows])
         lines.append(Line(label, places, np.array([[row["recall"] for row in rows]])))
-    return Panel("Speed against recall, 55,000 vectors", tuple(lines))
+    return draw_indexes("Speed and recall, 55,000 vectors", lines, "queries a second, one thread", "recall@10")
 
 
 __all__ = ["PARTS", "SEEDS", "SUITE", "measure_archive"]
