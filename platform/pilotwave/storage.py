@@ -21,7 +21,6 @@ import torch
 
 from pilotwave.errors import CheckpointError, PilotwaveError, StorageError
 
-
 _GLANCE_SECONDS = 0.5
 
 
