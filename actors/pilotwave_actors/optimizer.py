@@ -37,7 +37,7 @@ class Look:
 class Optimizer:
     """Runs one campaign; made an actor with several threads by :mod:`pilotwave_actors.runtime`.
 
-    One thread is in :meth:`run` for as long as the campaign lasts, the others answer the driver.
+    A thread of its own runs the campaign from the beginning, the actor's threads answer the driver.
     """
 
     def __init__(self, job: CampaignJob, generator_gpus: float, evaluator_resources: dict[str, float]) -> None:
@@ -50,17 +50,10 @@ class Optimizer:
         self._progress: Progress | None = None
         self._ended: Outcome | PilotwaveError | None = None
         self._last_look = time.monotonic()
-        # Its own first task rather than the driver's, so that an actor made again needs nobody to begin.
-        ray.get_runtime_context().current_actor.run.remote()
-
-    def run(self) -> None:
-        """Runs to the end, then stays until somebody has asked how it ended, or nobody has for long."""
-        import ray
-
-        self._ended = self._run()
-        while time.monotonic() - self._last_look < LINGER_SECONDS:
-            time.sleep(1.0)
-        ray.actor.exit_actor()  # type: ignore[no-untyped-call]
+        self._itself = ray.get_runtime_context().current_actor
+        # A thread rather than a task, so that an actor made again needs nobody to begin. (A task that it gives
+        # itself is refused now and then: to its own handle it is still being made.)
+        threading.Thread(target=self._run_and_stay, name="campaign", daemon=True).start()
 
     def look(self) -> Look:
         """Returns how far it is and whether it has ended."""
@@ -71,6 +64,15 @@ class Optimizer:
     def interrupt(self) -> None:
         """Asks the loop to save and stop."""
         self._interrupt.set()
+
+    def _run_and_stay(self) -> None:
+        """Runs to the end, then stays while somebody may still ask how it ended."""
+        import ray
+
+        self._ended = self._run()
+        while time.monotonic() - self._last_look < LINGER_SECONDS:
+            time.sleep(1.0)
+        ray.kill(self._itself)
 
     def _run(self) -> Outcome | PilotwaveError:
         try:

@@ -46,7 +46,11 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path: Path, actor: s
     assert results
     assert results[0].outcome.finished
     asked = (folder / "finished").read_text().split()
-    assert len(asked) == len(set(asked)) == 24
+    # With an optimizer Ray kills its evaluators and what they started, at any moment: also between an answer and its
+    # receipt. No more than the two that are in flight can be asked again.
+    repeated = 2 if actor == "Optimizer" else 0
+    assert len(set(asked)) == 24
+    assert len(asked) - 24 <= repeated
     undisturbed = campaign(FaultyOracleConfig(), {"kind": "inline", "mode": "synchronous"}, queries=24)
     assert list(answers_of(tmp_path / "run").values()) == list(
         answers_of(undisturbed.run(tmp_path / "undisturbed").run_dir).values()
@@ -54,7 +58,10 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path: Path, actor: s
 
 
 def pids_of_actor(actor: str) -> list[int]:
-    """Finds the process of an actor by what Ray calls it: the state service needs a dashboard, /proc does not."""
+    """Finds the process of an actor of this process's own cluster by what Ray calls it, in /proc.
+
+    Other clusters may be on this machine, and their actors are none of ours to kill.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -62,9 +69,21 @@ def pids_of_actor(actor: str) -> list[int]:
                 title = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-            if title.startswith(f"ray::{actor}"):
+            if title.startswith(f"ray::{actor}") and is_descendant(int(entry.name)):
                 found.append(int(entry.name))
     return sorted(found)
+
+
+def is_descendant(pid: int) -> bool:
+    """Says whether this process, or one that it started, has started another."""
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            return False
+        if pid == os.getpid():
+            return True
+    return False
 
 
 def test_inline_and_ray_give_the_same_campaign(tmp_path: Path) -> None:
