@@ -27,6 +27,13 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def version_of(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"without {package}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=PARTS, help="may be repeated; all by default")
@@ -38,7 +45,7 @@ def main() -> None:
     if options.record and options.part:
         parser.error("--record is of all parts: leave out --part")
     files = measure_archive(options.part or [], options.seeds, options.output, tell, anew=options.anew)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
+    versions = ", ".join(version_of(name) for name in LIBRARIES)
     command = "`python benchmarks/archive.py --record` (or `pilotwave bench --suite archive`)"
     body = "\n\n".join(
         [
