@@ -110,13 +110,15 @@ class RayRuntime:
                 again and again.
             PilotwaveError: As the loop raised it.
         """
-        from pilotwave.archive.origin import refuse_copy
+        from pilotwave.archive.origin import read_origin, refuse_copy
         from pilotwave.execution.job import Progress
         from pilotwave_actors.cluster import connected, through_client
         from pilotwave_actors.packaging import Plugins
 
         observe(Progress("starting", job.config.budget.queries))
-        if self._config.address != "auto" and not self._config.address.startswith("ray://"):
+        origin = read_origin(job.run_dir)
+        may_be_outside = self._config.address == "auto" or self._config.address.startswith("ray://")
+        if origin is not None and (origin.way == "job" or not may_be_outside):
             refuse_copy(job.run_dir)
         plugins = Plugins.of(self._config.plugins)
         if self._config.address.startswith("ray://"):
