@@ -18,7 +18,9 @@ TOGETHER = ("ray", "cluster", "postgres")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         heavy = any(item.get_closest_marker(name) for name in TOGETHER)
         item.add_marker(pytest.mark.xdist_group("clusters" if heavy else str(item.path)))

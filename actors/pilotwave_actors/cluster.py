@@ -15,6 +15,11 @@ from pilotwave_actors.authentication import say_mode
 from pilotwave_actors.packaging import Plugins
 from pilotwave_actors.reachable import check_reachable, resolve
 
+CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "0")
+"""Read by Ray's processes when a node starts. An evaluator that goes down with its optimizer would otherwise take
+the guard of its oracle along, and an answer that is on its way, and paid for, would have no time to leave its
+receipt. The guards end oracles by themselves."""
+
 
 @contextmanager
 def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -> Iterator[str]:
@@ -33,6 +38,8 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
         InfrastructureError: The cluster cannot be reached or started, or has other versions of Ray or Python.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address == "local":
+        os.environ.setdefault(*CHILDREN_LIVE_ON)
     say_mode(address)
     import ray
 
@@ -152,4 +159,4 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-__all__ = ["connected", "has_autoscaler", "nodes_in_words", "through_client"]
+__all__ = ["CHILDREN_LIVE_ON", "connected", "has_autoscaler", "nodes_in_words", "through_client"]

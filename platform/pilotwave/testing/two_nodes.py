@@ -148,7 +148,7 @@ class TwoNodeCluster:
         command += ["--object-store-memory", "100000000", "--disable-usage-stats"]
         if "--head" in options:
             command += ["--temp-dir", str(self.folder)]
-        variables = {"RAY_AUTH_MODE": "token", **HEALTH_CHECKS}
+        variables = {"RAY_AUTH_MODE": "token", "RAY_kill_child_processes_on_worker_exit": "0", **HEALTH_CHECKS}
         variables |= {MARK: self._mark_of(node), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with self._log_file(node).open("wb") as log:
             self._nodes[node] = subprocess.Popen(

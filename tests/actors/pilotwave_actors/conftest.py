@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pilotwave.testing.two_nodes import TwoNodeCluster
+from pilotwave_actors.cluster import CHILDREN_LIVE_ON
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,7 @@ def ray_cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="the Ray runtime needs the extra 'ray'")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ.setdefault(*CHILDREN_LIVE_ON)
     ray.init(address="local", num_cpus=6, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()

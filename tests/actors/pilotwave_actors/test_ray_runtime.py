@@ -46,11 +46,7 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path: Path, actor: s
     assert results
     assert results[0].outcome.finished
     asked = (folder / "finished").read_text().split()
-    # With an optimizer Ray kills its evaluators and what they started, at any moment: also between an answer and
-    # its receipt. No more than the two that are in flight can be asked again.
-    repeated = 2 if actor == "Optimizer" else 0
-    assert len(set(asked)) == 24
-    assert len(asked) - 24 <= repeated
+    assert len(asked) == len(set(asked)) == 24
     undisturbed = campaign(FaultyOracleConfig(), {"kind": "inline", "mode": "synchronous"}, queries=24)
     assert list(answers_of(tmp_path / "run").values()) == list(
         answers_of(undisturbed.run(tmp_path / "undisturbed").run_dir).values()
