@@ -73,7 +73,7 @@ def add(
 
 @archive.command()
 def stats(place: Where = DEFAULT, json_output: AsJson = False) -> None:
-    """Say what an archive holds and how large it is.
+    """Say what an archive holds, how large it is and what reuse has saved.
 
     Example: pilotwave archive stats --archive runs/archive
     """

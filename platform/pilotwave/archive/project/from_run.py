@@ -28,8 +28,6 @@ _CHUNK = 64
 def records_of_run(run: RunDirectory, contributor: str, *, deterministic: bool = True) -> Iterator[AnswerRecord]:
     """Yields a record for every query of a run that ended, in the order in which they were settled.
 
-    Answers that the run took from elsewhere are left out: they are records already.
-
     Args:
         run: Its directory; a campaign may be writing to it.
         contributor: Whose answers they are.
@@ -57,9 +55,7 @@ def records_of_run(run: RunDirectory, contributor: str, *, deterministic: bool =
                 yield from _records(ledger, waiting, facts, known, deterministic)
                 waiting, facts = [], event.record.get("facts", {})
             elif event.kind is EventKind.SETTLED:
-                evaluation = event.evaluation()
-                if evaluation.reused_from is None:  # else it is another record's, and was not paid for
-                    waiting.append((event.time, evaluation))
+                waiting.append((event.time, event.evaluation()))
                 if len(waiting) >= _CHUNK:
                     yield from _records(ledger, waiting, facts, known, deterministic)
                     waiting = []

@@ -1,10 +1,11 @@
-"""What an archive holds, counted. May import pyarrow and the archive's own modules."""
+"""What an archive holds, counted. May import pyarrow, numpy and the archive's own modules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +34,7 @@ _KIND_OF_BYTES = {
 
 
 def statistics_of(contents: Contents) -> dict[str, Any]:
-    """Returns counts by campaign, contributor, oracle, backbone and status, and bytes by kind."""
+    """Returns counts by campaign, contributor, oracle, backbone and status, bytes by kind, and what was saved."""
     manifest = contents.manifest
     table = contents.read([*COUNTED.values(), "run_id"])
     facts: dict[str, Any] = {
@@ -44,6 +45,7 @@ def statistics_of(contents: Contents) -> dict[str, Any]:
         "runs": len(pc.unique(table.column("run_id"))),
     }
     facts |= {name: _counts(table.column(column)) for name, column in COUNTED.items()}
+    facts["saved"] = _saved(contents)
     facts["parts"] = sum(isinstance(entry, PartEntry) for entry in manifest.contents)
     facts["segments"] = len(manifest.contents) - facts["parts"]
     facts["indexes"] = len(manifest.indexes)
@@ -58,6 +60,23 @@ def _counts(column: pa.ChunkedArray) -> Mapping[str, int]:
     values, counts = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
     pairs = sorted(zip(values, counts, strict=True), key=lambda pair: (-pair[1], str(pair[0])))
     return {str(value): count for value, count in pairs}
+
+
+def _saved(contents: Contents) -> dict[str, float | int]:
+    """Returns what was not asked again: queries, and the cost and seconds of the answers that were used."""
+    counted = pc.value_counts(contents.read(["reused_from"]).column(0).drop_null())
+    times = np.array(counted.field("counts").to_pylist(), np.int64)
+    # A mean of several answers saved one question: that of the nearest, which is named first.
+    rows = contents.locate([text.split(" ")[0] for text in counted.field("values").to_pylist()])
+    there = rows >= 0
+    table = contents.read(["cost", "started", "finished"], rows[there])
+    began, ended = (table.column(name).cast(pa.int64()) for name in ("started", "finished"))
+    seconds = pc.subtract(ended, began).fill_null(0).to_numpy() / 1e6
+    return {
+        "queries": int(times.sum()),
+        "cost": float((table.column("cost").to_numpy() * times[there]).sum()),
+        "seconds": float((seconds * times[there]).sum()),
+    }
 
 
 def _bytes(contents: Contents) -> dict[str, int]:

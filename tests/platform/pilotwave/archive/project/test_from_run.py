@@ -16,7 +16,7 @@ from pilotwave.archive.state import CampaignState
 from pilotwave.errors import RunDirectoryError
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
 from pilotwave.testing.runtime_contract import campaign
-from pilotwave.types import Evaluation, Status
+from pilotwave.types import Status
 
 SYNCHRONOUS = {"kind": "inline", "evaluators": 2, "mode": "synchronous"}
 
@@ -52,17 +52,6 @@ def test_every_query_that_ended_is_a_record_failures_too(run: RunDirectory) -> N
         assert record.noise.tobytes() == candidate.noise_sequence.numpy().tobytes()
         assert candidate.sample is not None
         assert record.canonical == candidate.sample.identity()
-
-
-def test_answers_from_elsewhere_are_no_records(run: RunDirectory, tmp_path: Path) -> None:
-    shutil.copytree(run.path, tmp_path / "copy")
-    with Ledger.open(tmp_path / "copy" / "ledger.sqlite") as ledger:
-        asked = {event.record["query_id"] for event in ledger.events() if event.kind is EventKind.SETTLED}
-        taken = Evaluation(sorted(asked)[0], Status.OK, 1.0, reused_from="other-run/p0000-00", worker="archive")
-        ledger.settle(EventKind.SETTLED, taken)
-    records = list(records_of_run(RunDirectory(tmp_path / "copy"), "alice"))
-    assert len(records) == 32
-    assert all(record.reused_from is None for record in records)
 
 
 def test_a_run_is_taken_over_once_wherever_it_lies(run: RunDirectory, tmp_path: Path) -> None:

@@ -206,14 +206,17 @@ def test_columns_are_read_by_condition(archive: ProjectArchive) -> None:
 def test_statistics_count_everything(archive: ProjectArchive) -> None:
     archive.append(RECORDS[:50])
     archive.compact()
-    archive.append([answer_record(n, run_id="r2", contributor="bob") for n in (0, 1)])
-    archive.append([answer_record(2, run_id="r2")])
+    archive.append(
+        [answer_record(n, run_id="r2", contributor="bob", reused_from=RECORDS[n].record_id) for n in (0, 1)]
+    )
+    archive.append([answer_record(2, run_id="r2", reused_from=f"{RECORDS[1].record_id} {RECORDS[2].record_id}")])
     facts = archive.stats()
     assert facts["rows"] == 53
     assert facts["runs"] == 2
     assert facts["contributors"] == {"alice": 51, "bob": 2}
     assert facts["statuses"] == {"ok": 46, "failed": 7}
     assert facts["oracles"] == {"test:sum": 53}
+    assert facts["saved"] == {"queries": 3, "cost": 3.0, "seconds": 1.5}
     on_disk = {path.suffix: path.stat().st_size for path in archive.path.rglob("0*.*")}
     assert facts["bytes"]["latents"] == on_disk[".latents"] == 50 * 16 * 4
     assert facts["bytes"]["noise"] == on_disk[".noise"] == 50 * 64 * 4
