@@ -133,10 +133,11 @@ def _shrunk_deviations(deviation: Tensor, offsets: Tensor, weights: Tensor, step
 def _shrunk_matrices(roots: Tensor, offsets: Tensor, weights: Tensor, steps: CasboSteps) -> Tensor:
     """New symmetric roots R', through Sigma' = R (I + gamma sum_b w_b u_b u_b^T)^{-1} R, u = R^{-1} offset."""
     whitened = torch.linalg.solve(roots, offsets.mT)
-    inner = (
-        torch.eye(roots.shape[-1], dtype=roots.dtype) + steps.gamma * (weights[:, None] * whitened) @ whitened.mT
-    )
-    covariance = roots @ torch.linalg.solve(inner, roots)
+    scatter = steps.gamma * (weights[:, None] * whitened) @ whitened.mT
+    # By its eigenvalues: beside a far outlier the 1 of I + scatter is lost to rounding, and the sum is singular.
+    spread, axes = torch.linalg.eigh((scatter + scatter.mT) / 2)
+    half = roots @ axes / (1.0 + spread.clamp(min=0.0)).sqrt()[..., None, :]
+    covariance = half @ half.mT
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
     rebuilt = (vectors * values.clamp(min=steps.least_variance).sqrt()[:, None]) @ vectors.mT
     return torch.as_tensor((rebuilt + rebuilt.mT) / 2)
