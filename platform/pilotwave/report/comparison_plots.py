@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pilotwave.errors import MissingDependencyError
+from pilotwave.report.figures import new_figure
 
 Floats = npt.NDArray[np.float64]
 _COLUMNS = 4
@@ -69,17 +69,11 @@ def draw_comparison(panels: Sequence[Panel], across: str, upwards: str, *, logar
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the curves need matplotlib, which is not installed; run: pip install 'pilotwave[report]'"
-        ) from error
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     # A single panel has its legend beside it: above it would be wider than the picture.
     size = _ALONE if len(panels) == 1 else (3.6 * columns, 2.9 * rows + 0.8)
-    figure = Figure(figsize=size, dpi=120, layout="constrained", facecolor="white")
+    figure = new_figure(*size)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     labels = list(dict.fromkeys(line.label for panel in panels for line in panel.lines))
     colours = {label: _COLOURS[place % len(_COLOURS)] for place, label in enumerate(labels)}

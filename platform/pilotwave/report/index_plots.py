@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from pilotwave.errors import MissingDependencyError
 from pilotwave.report.comparison_plots import Line
+from pilotwave.report.figures import new_figure
 
 _COLOURS = (
     *("#1971c2", "#d9480f", "#f2a900", "#9c36b5", "#868e96", "#0c8599"),
@@ -37,13 +37,7 @@ def draw_indexes(
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the curves need matplotlib, which is not installed; run: pip install 'pilotwave[report]'"
-        ) from error
-    figure = Figure(figsize=(9.0, 4.4), dpi=120, layout="constrained", facecolor="white")
+    figure = new_figure(9.0, 4.4)
     axes = figure.subplots()
     for order, line in enumerate(lines):
         axes.plot(

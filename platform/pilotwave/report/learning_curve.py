@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pilotwave.errors import MissingDependencyError
+from pilotwave.report.figures import new_figure
 from pilotwave.report.recorded_run import RecordedRun
 from pilotwave.report.tables import pretty_unit
 from pilotwave.types import Status
@@ -101,14 +101,8 @@ def draw_learning_curve(run: RecordedRun) -> bytes:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the learning curve needs matplotlib, which is not installed; run: pip install 'pilotwave[report]'"
-        ) from error
     points = learning_curve(run)
-    figure = Figure(figsize=(8, 5.2), dpi=150, layout="constrained", facecolor="white")
+    figure = new_figure(8, 5.2, dpi=150)
     troubled = any(point.failed or point.infeasible for point in points)
     if troubled:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
