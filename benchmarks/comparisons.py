@@ -116,12 +116,20 @@ COMPARISONS = {
         MOLECULE_TUNING,
     ),
     "images-others": Comparison(
-        "The other algorithms on the image suite",
+        "The other algorithms on seven tasks of the image suite",
         "images",
         (OURS, *ONE_PASS),
         1,
         512,
-        (),
+        (
+            "compressible",
+            "incompressible",
+            "natural",
+            "shirt-as-t-shirt",
+            "sneaker-as-ankle-boot",
+            "t-shirt-as-dress",
+            "pullover-as-coat",
+        ),
         IMAGE_TUNING.replace("trust-direct", "trust-direct and random"),
     ),
     "molecules-others": Comparison(
