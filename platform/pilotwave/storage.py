@@ -79,7 +79,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise StorageError(
             f"could not write {path}: {error.strerror or error}; free space or choose another place"
@@ -129,7 +129,7 @@ def _lock_soon(handle: int) -> None:
             time.sleep(0.02)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename durable: the name is in the folder, so the folder has to reach the disk too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -138,4 +138,4 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["held_folder", "load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["held_folder", "load_checkpoint", "save_checkpoint", "sync_folder", "write_atomically"]

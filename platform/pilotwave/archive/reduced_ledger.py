@@ -21,6 +21,7 @@ from typing import Any
 from pilotwave.archive.ledger import Event, EventKind, Ledger, make_tables
 from pilotwave.archive.state import CampaignState
 from pilotwave.errors import StorageError
+from pilotwave.storage import sync_folder
 
 _NEW = ".{name}.reduced"
 _LOGS = ("-wal", "-shm", "-journal")
@@ -100,7 +101,7 @@ def reduce_ledger(path: Path, gone: Collection[str], *, receipt: str, queries: i
             with connection:
                 _copy(connection, gone, receipt, queries)
         os.replace(new, path)
-        _synchronise_folder(path.parent)
+        sync_folder(path.parent)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(f"{path} could not be written anew: {error}; free some space, then repeat") from error
 
@@ -137,14 +138,6 @@ def _copy(connection: sqlite3.Connection, gone: Collection[str], receipt: str, q
     cost = before.spending.committed - after.spending.committed  # what was paid stays paid
     note = json.dumps({"cost": max(0.0, cost), "queries": queries, "receipt": receipt}, sort_keys=True)
     connection.execute(insert, (last + 1, time.time(), EventKind.FORGOTTEN.value, note))
-
-
-def _synchronise_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["is_reduced", "ledger_digest", "reduce_ledger", "settle_into_one_file", "without"]

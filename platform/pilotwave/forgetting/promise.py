@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave.errors import RunDirectoryError
-from pilotwave.storage import write_atomically
+from pilotwave.storage import sync_folder, write_atomically
 from pilotwave.tracking.mlflow_forgetting import MetricChange
 
 FORMAT = 1
@@ -108,11 +108,7 @@ def delete_promise(run_dir: Path) -> None:
     path = promised_file(run_dir)
     for file in (*path.parent.glob(".*.tmp"), path):
         file.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _promise_of(fields: Mapping[str, Any]) -> Promise:
