@@ -72,7 +72,8 @@ class EventKind(StrEnum):
     ASKED = "asked"
     """The algorithm was asked: ``{"proposal", "count"}``."""
     GENERATED = "generated"
-    """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``."""
+    """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``; and lately
+    ``"started"``, ``"worker"``, and how many were ``"infeasible"`` by reason."""
     RESERVED = "reserved"
     """An oracle is about to be asked: ``{"query_id", "attempt", "cost"}``, the cost being the expected one; and
     ``"near": {"distance", "cost"}`` where a project archive holds an answer nearby, ``"time_limit"`` where that is

@@ -6,6 +6,8 @@ May import :mod:`pilotwave.execution.job` and the standard library.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pilotwave.execution.job import TimeShares
@@ -26,6 +28,22 @@ class Accounting:
     evaluators: int
     generating: list[Interval] = field(default_factory=list)
     evaluating: list[Interval] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._looping_since: float | None = None
+        self._worked = 0.0
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Around the loop's waiting: what lies between two waits is the platform's own time."""
+        if self._looping_since is not None:
+            self._worked += time.perf_counter() - self._looping_since
+        yield
+        self._looping_since = time.perf_counter()
+
+    def platform_seconds(self) -> float:
+        """For how long the loop itself was at work, between its first wait and its last."""
+        return self._worked
 
     def utilisation(self) -> float:
         """Share of the oracle workers' time in use since the first query was asked, 0 to 1."""

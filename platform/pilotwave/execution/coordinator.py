@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.run_directory import RunDirectory
@@ -27,6 +27,7 @@ from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, P
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.publishing import Publisher
 from pilotwave.execution.receipts import wait_until_quiet
+from pilotwave.execution.telemetry import Level, Telemetries, Telemetry
 from pilotwave.execution.workers import (
     GenerationFailed,
     GenerationRequest,
@@ -61,6 +62,7 @@ class Coordinator:
         observe: Told of progress.
         interrupt: Looked at in every turn.
         clock: Seconds since the epoch; for budgets, rates and rests.
+        telemetry: Told of everything that happens.
     """
 
     def __init__(
@@ -70,24 +72,26 @@ class Coordinator:
         observe: Observer,
         interrupt: Interrupt,
         clock: Callable[[], float] = time.time,
+        telemetry: Sequence[Telemetry] = (),
     ) -> None:
         self._job = job
         self._config = job.config
         self._workers = workers
         self._interrupt = interrupt
         self._run = RunDirectory(job.run_dir)
-        self._memory = CampaignMemory(self._run, job.config.objective)
+        self._telemetry = Telemetries(telemetry, lambda line: self._publisher.warn(line))
+        self._memory = CampaignMemory(self._run, job.config.objective, self._telemetry.happened)
         oracle, limits = job.config.oracle, job.config.budget.limits
         self._budgets = Budgets(self._memory.state, limits, oracle.expected_cost, job.launched, clock)
         self._accounting = Accounting(job.launched, workers.evaluators)
-        self._publisher = Publisher(job, self._memory, self._accounting, self._budgets, observe)
+        self._publisher = Publisher(job, self._memory, self._accounting, self._budgets, observe, self._telemetry)
         self._archiving = (
             None if self._config.archive is None else Archiving(self._config, self._run, self._publisher.note)
         )
         self._asking = Asking(
-            job.config, self._memory, workers, self._budgets, self._archiving, self._publisher.note
+            job.config, self._memory, workers, self._budgets, self._archiving, self._publisher.show
         )
-        self._controls = Controls(self._run, self._memory, self._budgets, job.launched, self._publisher.note)
+        self._controls = Controls(self._run, self._memory, self._budgets, job.launched, self._publisher.show)
         self._algorithm: Algorithm
         self._facts: WorkerFacts
         self._generating: dict[int, Proposal] = {}
@@ -114,14 +118,16 @@ class Coordinator:
             self._publisher.save_model(self._algorithm, self._known_facts())
             self._lay_down_archive()
             return self._outcome(finished)
-        except BreakerError:
-            reason = "breaker"
+        except Exception as error:
+            reason = "breaker" if isinstance(error, BreakerError) else "failed"
+            self._telemetry.noted(Level.ERROR, reason, f"{type(error).__name__}: {error}")
             raise
         finally:
             self._workers.close()
             self._stop(reason)
 
     def _start(self) -> None:
+        self._telemetry.opened(self._job, self._memory.state)
         self._phase("starting")
         self._publisher.open_tracker()
         if self._archiving is not None:
@@ -216,9 +222,14 @@ class Coordinator:
                 if not self._memory.state.paused:
                     self._propose()
                     reused = self._asking.ask()
-            for event in self._workers.wait(0.0 if reused else min(TURN_SECONDS, self._seconds_until_due())):
+            with self._accounting.pausing():
+                events = self._workers.wait(0.0 if reused else min(TURN_SECONDS, self._seconds_until_due()))
+            for event in events:
                 self._handle(event)
-            self._publisher.progress(len(self._asking.in_flight), self._asking.resting, bool(self._generating))
+            asking = self._asking
+            self._publisher.progress(
+                len(asking.in_flight), asking.resting, bool(self._generating), len(asking.ready)
+            )
 
     def _obey(self) -> None:
         before = self._budgets.limits
@@ -295,9 +306,10 @@ class Coordinator:
 
     def _generation_failed(self, event: GenerationFailed) -> None:
         proposal = self._generating.pop(event.proposal)
+        self._telemetry.noted(Level.WARNING, "generation-failed", event.message, event.proposal)
         if not event.retryable or self._generation_attempts[event.proposal] >= GENERATION_ATTEMPTS:
             raise InfrastructureError(f"the model failed on proposal {event.proposal}: {event.message}")
-        self._publisher.note(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")
+        self._publisher.show(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")
         self._hand_over(proposal)
 
     def _evaluated(self, evaluation: Evaluation) -> None:
@@ -374,6 +386,7 @@ class Coordinator:
             if self._archiving is not None:
                 self._archiving.close()
             self._publisher.close(reason)
+            self._telemetry.close(reason)
             self._memory.close()
 
 

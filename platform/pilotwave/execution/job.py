@@ -59,6 +59,9 @@ class Progress:
         resting: How many questions wait to be tried again.
         paused: Whether nothing new is made or asked.
         draining: Whether nothing new is proposed.
+        ready: How many candidates may be asked about and wait for an evaluator.
+        evaluators: How many questions can be asked at once.
+        platform_seconds: For how long this driver's loop was at work itself, waiting for nobody.
     """
 
     phase: Phase
@@ -83,6 +86,9 @@ class Progress:
     resting: int = 0
     paused: bool = False
     draining: bool = False
+    ready: int = 0
+    evaluators: int = 0
+    platform_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ order, so it stands exactly where it stood. May import :mod:`pilotwave.archive`,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
@@ -32,6 +33,11 @@ WRITER_SECONDS = 60.0
 class CampaignMemory:
     """Writes every event to the ledger first and takes it into account second.
 
+    Args:
+        run: Whose ledger it is.
+        objective: Of the campaign.
+        listen: Told of every event once both is done.
+
     Attributes:
         state: What the ledger says so far.
         candidates: The candidates whose query has not ended or that the algorithm was not told of.
@@ -39,8 +45,11 @@ class CampaignMemory:
         unfinished: Proposals that were asked for and not generated.
     """
 
-    def __init__(self, run: RunDirectory, objective: Objective) -> None:
+    def __init__(
+        self, run: RunDirectory, objective: Objective, listen: Callable[[Event], None] = lambda event: None
+    ) -> None:
         self._run = run
+        self._listen = listen
         self._writer = run.become_writer(WRITER_SECONDS)
         self._objective = objective
         self._ledger = Ledger.open(run.ledger_file)
@@ -91,7 +100,7 @@ class CampaignMemory:
 
     def append(self, kind: EventKind, record: Mapping[str, Any]) -> None:
         """Writes an event down."""
-        self.state.apply(self._ledger.append(kind, record))
+        self._take_note(self._ledger.append(kind, record))
 
     def events(self) -> Iterator[Event]:
         """Yields all that has happened, in order."""
@@ -137,7 +146,7 @@ class CampaignMemory:
 
     def attempted(self, evaluation: Evaluation) -> None:
         """Writes down an attempt that will be repeated."""
-        self.state.apply(self._ledger.settle(EventKind.ATTEMPTED, evaluation))
+        self._take_note(self._ledger.settle(EventKind.ATTEMPTED, evaluation))
         discard_receipt(self._run.receipts, evaluation)
 
     def generated(self, result: GenerationResult) -> None:
@@ -148,15 +157,20 @@ class CampaignMemory:
             "feasible": list(result.feasible),
             "passes": result.passes,
             "seconds": result.finished - result.started,
+            "started": result.started,
+            "worker": result.worker,
+            "infeasible": dict(
+                Counter(item.infeasible.partition(":")[0] for item in result.candidates if item.infeasible)
+            ),
         }
-        self.state.apply(self._ledger.add_candidates(result.candidates, record))
+        self._take_note(self._ledger.add_candidates(result.candidates, record))
         self._take_up(result.candidates)
 
     def remember(self, answers: Sequence[tuple[Candidate, Evaluation]]) -> None:
         """Writes answers of earlier campaigns down; they are told by :meth:`tell_remembered`."""
         candidates, evaluations = [item for item, _ in answers], [item for _, item in answers]
         for event in self._ledger.remember(candidates, evaluations):
-            self.state.apply(event)
+            self._take_note(event)
         self._take_up(candidates)
 
     def tell_remembered(self, algorithm: Algorithm) -> None:
@@ -218,6 +232,10 @@ class CampaignMemory:
         open_ids += [query_id for query_id in self.state.remembered if query_id not in self._told]
         self.candidates = {candidate.query_id: candidate for candidate in self._ledger.candidates(open_ids)}
         self._untold = [query_id for query_id in self.state.settled if query_id not in self._told]
+
+    def _take_note(self, event: Event) -> None:
+        self.state.apply(event)
+        self._listen(event)
 
     def _take_up(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:

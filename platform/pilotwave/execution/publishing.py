@@ -14,6 +14,7 @@ from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.budgets import Budgets
 from pilotwave.execution.job import CampaignJob, Observer, Phase, Progress
 from pilotwave.execution.memory import CampaignMemory
+from pilotwave.execution.telemetry import Level, Telemetries
 from pilotwave.protocols import Algorithm, ModelTracker, Tracker
 
 INTERVAL_SECONDS = 0.25
@@ -34,13 +35,15 @@ class Publisher:
         accounting: Accounting,
         budgets: Budgets,
         observe: Observer,
+        telemetry: Telemetries,
     ) -> None:
         self.warnings: list[str] = []
         self._job = job
         self._memory = memory
         self._accounting = accounting
         self._budgets = budgets
-        self._observe = observe
+        self._observe = telemetry.observing(observe)
+        self._telemetry = telemetry
         self._tracker: Tracker | None = None
         self._phase: Phase = "starting"
         self._note = ""
@@ -79,10 +82,16 @@ class Publisher:
         """Changes what is shown as being done."""
         self._phase = phase
         self._last = 0.0
+        self._telemetry.entered(phase)
         self.progress(0, 0, False)
 
     def note(self, line: str) -> None:
         """Says one line worth knowing."""
+        self.show(line)
+        self._telemetry.noted(Level.INFO, "note", line)
+
+    def show(self, line: str) -> None:
+        """Shows one line of what telemetry knows already."""
         self._note = line
 
     def batch(self, number: int) -> None:
@@ -115,7 +124,7 @@ class Publisher:
         if self._tracker is not None:
             self._tracker.log(metrics, step=state.spent)
 
-    def progress(self, in_flight: int, resting: int, generating: bool) -> None:
+    def progress(self, in_flight: int, resting: int, generating: bool, ready: int = 0) -> None:
         """Reports to the observer, not too often."""
         now = time.time()
         if now - self._last < INTERVAL_SECONDS:
@@ -148,6 +157,9 @@ class Publisher:
                 resting=resting,
                 paused=state.paused,
                 draining=state.draining,
+                ready=ready,
+                evaluators=self._accounting.evaluators,
+                platform_seconds=self._accounting.platform_seconds(),
             )
         )
 
@@ -219,6 +231,7 @@ class Publisher:
         if line:
             self.warnings.append(line)
             self._note = line
+            self._telemetry.noted(Level.WARNING, "warning", line)
 
     def _consider(self, query_id: str) -> None:
         value = self._memory.state.settled[query_id].value

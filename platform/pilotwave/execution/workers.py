@@ -123,6 +123,7 @@ class GenerationResult:
         passes: Sampler runs per sample in the plan.
         started: Seconds since the epoch.
         finished: Likewise.
+        worker: Who made them, e.g. ``"generator-1"``, or empty where there is but one.
     """
 
     proposal: int
@@ -131,6 +132,7 @@ class GenerationResult:
     passes: int
     started: float
     finished: float
+    worker: str = ""
 
 
 @dataclass(frozen=True)
