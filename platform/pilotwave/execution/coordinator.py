@@ -17,40 +17,30 @@ from collections.abc import Callable, Sequence
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.components import AlgorithmSetting
-from pilotwave.errors import BreakerError, InfrastructureError, PilotwaveError, RunDirectoryError
+from pilotwave.errors import BreakerError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.archiving import Archiving
 from pilotwave.execution.asking import Asking
 from pilotwave.execution.budgets import Budgets
 from pilotwave.execution.controlling import Controls
+from pilotwave.execution.generating import Generating
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome, Phase
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.publishing import Publisher
 from pilotwave.execution.receipts import wait_until_quiet
 from pilotwave.execution.telemetry import Level, Telemetries, Telemetry
-from pilotwave.execution.workers import (
-    GenerationFailed,
-    GenerationRequest,
-    GenerationResult,
-    WorkerEvent,
-    WorkerFacts,
-    Workers,
-)
+from pilotwave.execution.workers import WorkerEvent, WorkerFacts, Workers
 from pilotwave.protocols import Algorithm
-from pilotwave.types import Evaluation, Proposal, Status
+from pilotwave.types import Evaluation, Status
 
 GRACE_SECONDS = 10.0
 """How long answers in flight are waited for after an interrupt."""
 QUIET_SECONDS = 60.0
 """How long a killed driver's oracle processes may take to be gone before a new driver gives up."""
-BARREN_PROPOSALS = 3
-"""So many proposals in a row without one feasible candidate stop the campaign."""
 TURN_SECONDS = 0.1
 """How long a turn of the loop waits for something to happen."""
 DRAIN = "drain"
 """What ends a campaign whose user wanted no new proposals."""
-GENERATION_ATTEMPTS = 3
-"""How often a proposal is handed to the generator while the generator's worker is lost."""
 
 
 class Coordinator:
@@ -91,13 +81,19 @@ class Coordinator:
         self._asking = Asking(
             job.config, self._memory, workers, self._budgets, self._archiving, self._publisher.show
         )
+        self._generating = Generating(
+            job.config,
+            self._memory,
+            workers,
+            self._asking,
+            self._accounting,
+            self._publisher.show,
+            self._telemetry,
+        )
         self._controls = Controls(self._run, self._memory, self._budgets, job.launched, self._publisher.show)
         self._algorithm: Algorithm
         self._facts: WorkerFacts
-        self._generating: dict[int, Proposal] = {}
-        self._generation_attempts: dict[int, int] = {}
         self._outcomes: deque[bool] = deque(maxlen=self._config.failures.window)
-        self._barren = 0
         self._open: list[int] = []
         self._ended_by = ""
 
@@ -152,10 +148,11 @@ class Coordinator:
         )
         self._algorithm = self._config.algorithm.build(setting)
         self._memory.restore(self._algorithm)
+        self._generating.restore(self._algorithm)
         state = self._memory.state
         self._open = [number for number, item in sorted(state.proposals.items()) if not self._memory.is_told(item)]
         self._asking.restore()
-        if self._left() or self._asking.can_go_on():
+        if self._generating.left() or self._asking.can_go_on():
             self._phase("preflight")
             self._workers.preflight()
         self._memory.append(
@@ -174,8 +171,7 @@ class Coordinator:
         self._asking.forget_settled()
         self._begin_archiving()
         self._publisher.opened(facts.unit)
-        for proposal in self._memory.unfinished:
-            self._hand_over(proposal)
+        self._generating.begin(answers_are_reused=facts.deterministic)
 
     def _known_facts(self) -> dict[str, str]:
         facts = self._facts
@@ -196,10 +192,10 @@ class Coordinator:
             return
         self._publisher.warn(self._archiving.close())
         self._publisher.tag_archive()
-        if self._is_stalled() and self._left():
+        if self._is_stalled() and self._generating.left():
             self._publisher.warn(
                 f"{self._memory.state.reused_in_a_row} questions in a row were answered from the archive, so "
-                f"{self._left()} queries were not spent; for new ones choose another seed, or raise "
+                f"{self._generating.left()} queries were not spent; for new ones choose another seed, or raise "
                 "budget.queries and resume"
             )
 
@@ -228,7 +224,7 @@ class Coordinator:
                 self._handle(event)
             asking = self._asking
             self._publisher.progress(
-                len(asking.in_flight), asking.resting, bool(self._generating), len(asking.ready)
+                len(asking.in_flight), asking.resting, self._generating.in_progress, len(asking.ready)
             )
 
     def _obey(self) -> None:
@@ -242,11 +238,11 @@ class Coordinator:
 
     def _ending(self) -> str:
         """Returns what ends the campaign now: the budget that is spent, a drain, the archive; or nothing."""
-        if self._generating or self._asking.can_go_on():
+        if self._generating.in_progress or self._asking.can_go_on():
             return ""
         if self._memory.state.draining:
             return DRAIN
-        if not self._left():
+        if not self._generating.left():
             return self._budgets.refusal() or "queries"
         return "archive" if self._is_stalled() else ""
 
@@ -254,63 +250,18 @@ class Coordinator:
         """Says whether nothing new comes any more: a whole budget in a row was answered from the archive."""
         return self._memory.state.reused_in_a_row >= self._budgets.limits.queries
 
-    def _left(self) -> int:
-        """Queries that are neither asked nor promised to a candidate or a proposal on its way."""
-        proposals = self._memory.state.proposals
-        return self._asking.left(sum(proposals[n].count for n in self._open if not proposals[n].generated))
-
     def _propose(self) -> None:
-        if self._generating or self._memory.state.draining or not self._left() or self._is_stalled():
+        if self._memory.state.draining or self._is_stalled():
             return
-        if self._config.runtime.mode == "synchronous":
-            if self._asking.waiting or self._asking.in_flight:
-                return
-        elif len(self._asking.ready) > self._workers.evaluators:
-            return
-        count = min(self._config.budget.batch_size, self._left())
-        proposal = self._algorithm.ask(count)
-        self._memory.append(EventKind.ASKED, {"proposal": proposal.number, "count": count})
-        self._open.append(proposal.number)
-        self._hand_over(proposal)
-
-    def _hand_over(self, proposal: Proposal) -> None:
-        known = frozenset(self._memory.identities) if self._facts.deterministic else frozenset[str]()
-        self._generating[proposal.number] = proposal
-        attempts = self._generation_attempts.get(proposal.number, 0) + 1
-        self._generation_attempts[proposal.number] = attempts
-        self._workers.generate(
-            GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
-        )
+        proposed = self._generating.propose()
+        if proposed is not None:
+            self._open.append(proposed)
 
     def _handle(self, event: WorkerEvent) -> None:
-        match event:
-            case GenerationResult():
-                self._generated(event)
-            case GenerationFailed():
-                self._generation_failed(event)
-            case Evaluation():
-                self._evaluated(event)
-
-    def _generated(self, result: GenerationResult) -> None:
-        del self._generating[result.proposal]
-        self._memory.generated(result)
-        self._accounting.generating.append((result.started, result.finished))
-        self._asking.ready.extend(result.feasible)
-        self._barren = 0 if result.feasible else self._barren + 1
-        if self._barren >= BARREN_PROPOSALS:
-            reasons = sorted({candidate.infeasible or "" for candidate in result.candidates})
-            raise BreakerError(
-                f"no feasible candidate in {self._barren} proposals in a row ({'; '.join(reasons[:3])}); "
-                "loosen the constraints or raise generation.redraws"
-            )
-
-    def _generation_failed(self, event: GenerationFailed) -> None:
-        proposal = self._generating.pop(event.proposal)
-        self._telemetry.noted(Level.WARNING, "generation-failed", event.message, event.proposal)
-        if not event.retryable or self._generation_attempts[event.proposal] >= GENERATION_ATTEMPTS:
-            raise InfrastructureError(f"the model failed on proposal {event.proposal}: {event.message}")
-        self._publisher.show(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")
-        self._hand_over(proposal)
+        if isinstance(event, Evaluation):
+            self._evaluated(event)
+        else:
+            self._generating.ended(event)
 
     def _evaluated(self, evaluation: Evaluation) -> None:
         query_id = evaluation.query_id
