@@ -15,7 +15,7 @@ from pilotwave.errors import BreakerError, InfrastructureError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.asking import Asking
 from pilotwave.execution.memory import CampaignMemory
-from pilotwave.execution.telemetry import Level, Telemetry
+from pilotwave.execution.telemetry import Level, Telemetries
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest, GenerationResult, Workers
 from pilotwave.protocols import Algorithm
 from pilotwave.types import Proposal
@@ -47,7 +47,7 @@ class Generating:
         asking: Asking,
         accounting: Accounting,
         show: Callable[[str], None],
-        telemetry: Telemetry,
+        telemetry: Telemetries,
     ) -> None:
         self._config = config
         self._memory = memory
