@@ -9,6 +9,7 @@
         receipts/            answers on their way into the ledger
         results/             tables and pictures for people
         control/             commands to the driver
+        logs/                what happened, a JSON object a line
 
 May import :mod:`pilotwave.archive`, :mod:`pilotwave.config` and :mod:`pilotwave.errors`.
 """
@@ -66,6 +67,11 @@ class RunDirectory:
     def control(self) -> Path:
         """Commands to the driver; made when the first is sent."""
         return self.path / "control"
+
+    @property
+    def logs(self) -> Path:
+        """What happened, for people and for collectors of logs; made by the first driver that writes one."""
+        return self.path / "logs"
 
     def exists(self) -> bool:
         """Says whether a run was begun here."""

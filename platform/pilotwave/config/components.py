@@ -240,6 +240,9 @@ class RuntimeConfig(ComponentConfig):
     )
     device: str = Field("auto", description="Where the backbone runs: auto, cpu, cuda, cuda:1.")
     generator_threads: int = Field(1, ge=1, le=256, description="CPU threads of the backbone.")
+    log_level: Literal["debug", "info", "warning", "error", "none"] = Field(
+        "info", description="What the run's log keeps, read by `pilotwave logs`; none for no log."
+    )
 
     def build(self) -> Runtime:
         """Builds the runtime; nothing is started yet."""

@@ -216,7 +216,8 @@ def _with_digests(run: RunDirectory, promise: Promise) -> Promise:
 
 def _changing_files(run: RunDirectory, promise: Promise, tracked: TrackedRun | None) -> list[Path]:
     files = [run.ledger_file, *receipts_of(run, promise.ids)]
-    files += [*files_under(run.checkpoints), *files_under(run.results), *files_under(run.path / MODEL_FOLDER)]
+    whole = (run.checkpoints, run.results, run.path / MODEL_FOLDER, run.logs)
+    files += [path for folder in whole for path in files_under(folder)]
     if tracked is not None:
         files += tracked.model_files()
         made_anew = set(promise.artifacts)
@@ -237,7 +238,8 @@ def _keep(run: RunDirectory, promise: Promise) -> Forgotten:
     """Does what was promised, all of it or what is left of it."""
     if not is_reduced(run.ledger_file, promise.receipt):
         reduce_ledger(run.ledger_file, set(promise.ids), receipt=promise.receipt, queries=promise.queries)
-    for path in (*receipts_of(run, promise.ids), *files_under(run.checkpoints), *files_under(run.results)):
+    whole = (run.checkpoints, run.results, run.logs)
+    for path in (*receipts_of(run, promise.ids), *(path for folder in whole for path in files_under(folder))):
         path.unlink(missing_ok=True)
     if (run.path / MODEL_FOLDER).exists():
         shutil.rmtree(run.path / MODEL_FOLDER)

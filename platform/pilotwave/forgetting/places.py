@@ -22,7 +22,7 @@ class Place:
     """One place.
 
     Attributes:
-        kind: ledger, receipt, checkpoint, model, result, metrics, artifact, outbox, or archive.
+        kind: ledger, receipt, checkpoint, model, log, result, metrics, artifact, outbox, or archive.
         path: A file, or where a tracked run is.
         what: What is there and becomes of it, for people.
     """
@@ -55,6 +55,8 @@ def places_in_run(run: RunDirectory, ids: Collection[str]) -> list[Place]:
     ]
     what = "what was learned; deleted, resuming makes it anew"
     found += [Place("model", str(path), what) for path in files_under(run.path / MODEL_FOLDER)]
+    what = "what happened, line by line; deleted, `pilotwave logs` tells it from the ledger"
+    found += [Place("log", str(path), what) for path in files_under(run.logs)]
     made_anew = set(NAMES.values())
     for path in files_under(run.results):
         anew = path.parent == run.results and path.name in made_anew

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.ledger import Event, EventKind, Ledger
 from pilotwave.archive.project.record import AnswerRecord
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.components import OracleConfig
@@ -93,8 +93,11 @@ def run_id_of(ledger: Ledger) -> str:
 
     It stays the same when the directory is moved or copied.
     """
-    meta = ledger.meta()
-    first = next(iter(ledger.events()), None)
+    return run_id_from(ledger.meta(), next(iter(ledger.events()), None))
+
+
+def run_id_from(meta: Mapping[str, str], first: Event | None) -> str:
+    """Returns the run's name from what its ledger belongs to and its first event; see :func:`run_id_of`."""
     began = [] if first is None else [repr(first.time), json.dumps(dict(first.record), sort_keys=True)]
     digest = hashlib.sha256(json.dumps([meta.get("campaign"), *began]).encode()).hexdigest()
     return f"{meta.get('name', 'run')}-{digest[:12]}"
@@ -142,4 +145,4 @@ def _campaign_fields(run: RunDirectory) -> dict[str, Any]:
         raise RunDirectoryError(f"{run.path} cannot be read: {error}") from error
 
 
-__all__ = ["ArchiveSection", "archive_section", "parameters_digest", "records_of_run", "run_id_of"]
+__all__ = ["ArchiveSection", "archive_section", "parameters_digest", "records_of_run", "run_id_from", "run_id_of"]
