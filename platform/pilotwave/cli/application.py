@@ -14,6 +14,7 @@ from pilotwave.cli.forget import drift, forget
 from pilotwave.cli.generate import generate
 from pilotwave.cli.jobs import jobs
 from pilotwave.cli.list_choices import list_choices
+from pilotwave.cli.logs import logs
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
 from pilotwave.cli.sample import sample
@@ -55,6 +56,7 @@ app.command()(submit)
 app.add_typer(jobs)
 app.command()(status)
 app.command()(control)
+app.command()(logs)
 app.command()(top)
 app.command()(export)
 app.command()(generate)

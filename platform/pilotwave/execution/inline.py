@@ -22,7 +22,9 @@ from pilotwave.config.components import RuntimeConfig
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.generation import generate_candidates
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
+from pilotwave.execution.log_capture import doing
 from pilotwave.execution.oracle_host import OracleHost, open_oracle_host
+from pilotwave.execution.structured_log import CampaignLog
 from pilotwave.execution.workers import (
     EvaluationRequest,
     GenerationFailed,
@@ -54,7 +56,7 @@ class InlineRuntime:
     def execute(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome:
         """Runs the job in this thread."""
         refuse_copy(job.run_dir)
-        return Coordinator(job, InlineWorkers(job), observe, interrupt).run()
+        return Coordinator(job, InlineWorkers(job), observe, interrupt, telemetry=[CampaignLog()]).run()
 
 
 class InlineWorkers:
@@ -67,6 +69,7 @@ class InlineWorkers:
         self._events: queue.SimpleQueue[WorkerEvent] = queue.SimpleQueue()
         self._backbone: Backbone
         self._constraints: list[Constraint] = []
+        self._logs = RunDirectory(job.run_dir).logs
         receipts = RunDirectory(job.run_dir).receipts
         self._hosts: list[OracleHost] = [
             open_oracle_host(config.oracle, receipts, f"evaluator-{number}") for number in range(self.evaluators)
@@ -127,7 +130,8 @@ class InlineWorkers:
     def _generate(self, request: GenerationRequest) -> None:
         event: WorkerEvent
         try:
-            event = generate_candidates(self._backbone, self._constraints, request)
+            with doing(self._logs, worker="generator", proposal=request.proposal.number):
+                event = generate_candidates(self._backbone, self._constraints, request)
         except Exception as error:  # the model may be the user's: whatever it raises becomes one line
             event = GenerationFailed(request.proposal.number, f"{type(error).__name__}: {error}", retryable=False)
         self._events.put(event)

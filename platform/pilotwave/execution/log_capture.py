@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotwave.execution.log_file import LogFile
-from pilotwave.report.log_lines import LEVELS, Line, in_order, rfc3339
+from pilotwave.report.log_lines import LEVELS, Line, in_order, proposal_of, rfc3339
 from pilotwave.report.redaction import make_redactor
 
 PACKAGES = ("pilotwave", "pilotwave_actors", "pilotwave_oracles")
@@ -29,8 +29,9 @@ ABOUT_FILE = "about.json"
 WORKER_BYTES = 1 << 20
 """Of one file of a worker, of which there are two."""
 _FORMATTER = logging.Formatter()
+_NOTHING: Mapping[str, Any] = {}
 
-_doing: ContextVar[Mapping[str, Any]] = ContextVar("pilotwave_doing", default={})
+_doing: ContextVar[Mapping[str, Any]] = ContextVar("pilotwave_doing", default=_NOTHING)
 
 
 @contextlib.contextmanager
@@ -46,6 +47,14 @@ def doing(logs: Path | None, **ids: Any) -> Iterator[None]:
         yield
     finally:
         _doing.reset(token)
+
+
+def asking(
+    worker: str, query_id: str, attempt: int, receipts: Path | None
+) -> contextlib.AbstractContextManager[None]:
+    """Within it, what this thread logs is about one question; the run's logs lie beside its receipts."""
+    logs = None if receipts is None else receipts.parent / "logs"
+    return doing(logs, worker=worker, query=query_id, attempt=attempt, proposal=proposal_of(query_id))
 
 
 def belongs_to(logs: Path) -> Token[Mapping[str, Any]]:
@@ -188,6 +197,7 @@ __all__ = [
     "ABOUT_FILE",
     "CaptureHandler",
     "WorkerLogs",
+    "asking",
     "belongs_to",
     "belongs_to_none",
     "capture",

@@ -5,6 +5,7 @@ May import pilotwave; heavy libraries come with the oracle that needs them.
 
 from __future__ import annotations
 
+import io
 import pickle
 import socket
 import sys
@@ -82,6 +83,9 @@ def build_oracle(source: OracleSource) -> Oracle:
 
 def serve(channel: socket.socket) -> None:
     """Answers requests until the driver closes the channel."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what it said before it was killed shall be known
     startup: Startup = receive_frame(channel)
     if startup.receipts_dir is not None:
         hold(startup.receipts_dir)

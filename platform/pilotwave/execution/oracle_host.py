@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InputError, PilotwaveError, PreflightError
+from pilotwave.execution.log_capture import asking
 from pilotwave.execution.oracle_child import OracleSource, StartupFailure, build_oracle, leave_receipt
 from pilotwave.execution.oracle_process import DEFAULT_TIME_LIMIT, OracleProcess
 from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, check_known_answer, never_asked
@@ -90,8 +91,9 @@ class ThreadOracle:
             oracle = self._built()
         except PilotwaveError as error:
             return never_asked(context, Failure("start", str(error), True), self.name)
-        evaluation = ask(oracle, sample, context, self.name)
-        evaluation = self._note_lateness(evaluation, self.time_limit if time_limit is None else time_limit)
+        with asking(self.name, context.query_id, context.attempt, self._receipts_dir):
+            evaluation = ask(oracle, sample, context, self.name)
+            evaluation = self._note_lateness(evaluation, self.time_limit if time_limit is None else time_limit)
         if self._receipts_dir is not None and context.query_id != PREFLIGHT_ID:
             leave_receipt(self._receipts_dir, evaluation)
         return evaluation

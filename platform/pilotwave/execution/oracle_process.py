@@ -6,6 +6,7 @@ the next question gets a new process. May import pilotwave.execution and pilotwa
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InfrastructureError, InputError, PilotwaveError, PreflightError
+from pilotwave.execution.log_capture import asking
 from pilotwave.execution.oracle_child import KnownQuestion, OracleSource, Question, Startup, StartupFailure
 from pilotwave.execution.question import (
     PREFLIGHT_ID,
@@ -28,6 +30,10 @@ from pilotwave.execution.worker_process import SINGLE_THREADED, WorkerDiedError,
 from pilotwave.protocols import KnownAnswer, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation, Failure, Status
+
+_LOG = logging.getLogger(__name__)
+_QUOTED_LINES = 50
+"""So many of the last lines of an oracle that failed go into the run's log."""
 
 START_LIMIT = 300.0
 """Seconds that an oracle may take to be imported and built."""
@@ -109,25 +115,31 @@ class OracleProcess:
             time_limit: Seconds for this question; default: the configuration's.
         """
         limit = self.time_limit if time_limit is None else time_limit
+        with asking(self.name, context.query_id, context.attempt, self._startup.receipts_dir):
+            return self._evaluate(sample, context, limit)
+
+    def _evaluate(self, sample: Sample, context: QueryContext, limit: float) -> Evaluation:
         try:
             worker = self._ready_worker()
         except PilotwaveError as error:
             if self._closed:
                 return never_asked(context, self._withdrawn(), self.name, Status.CANCELLED)
             return never_asked(context, Failure("start", one_line(str(error)), True), self.name)
-        started = time.time()
+        started, before = time.time(), worker.lines_written
         self._asking = True
         try:
             reply = _exchange(worker, Question(sample, context), limit)
+            assert isinstance(reply, Evaluation)
+            self._answers += 1
         except TimeoutError:
             failure = Failure("wall-clock limit", f"no answer within {limit:g} s; the oracle's process was killed")
-            return self._bury(worker, context, failure, started, Status.TIMED_OUT)
+            reply = self._bury(worker, context, failure, started, Status.TIMED_OUT)
         except WorkerDiedError as error:
-            return self._bury(worker, context, Failure("worker", one_line(str(error)), True), started)
+            reply = self._bury(worker, context, Failure("worker", one_line(str(error)), True), started)
         finally:
             self._asking = False
-        assert isinstance(reply, Evaluation)
-        self._answers += 1
+        if reply.failure is not None:
+            _quote(worker, before)
         return reply
 
     def preflight(self) -> Evaluation | None:
@@ -188,10 +200,12 @@ class OracleProcess:
             reply = _exchange(worker, self._startup, self._start_limit)
         except (TimeoutError, WorkerDiedError) as error:
             self._drop(worker)
+            _quote(worker)
             why = f"was not ready within {self._start_limit:g} s" if isinstance(error, TimeoutError) else error
             raise InfrastructureError(f"the oracle of {self.name} could not be started: {why}") from error
         if isinstance(reply, StartupFailure):
             self._drop(worker)
+            _quote(worker)
             raise reply.as_error()
         assert isinstance(reply, OracleIdentity)
         return reply
@@ -235,6 +249,15 @@ def _exchange(worker: WorkerProcess, message: object, seconds: float) -> object:
     deadline = deadline_after(seconds)
     worker.send(message, deadline)
     return worker.receive(deadline)
+
+
+def _quote(worker: WorkerProcess, since: int = 0) -> None:
+    """Brings what the oracle printed last into the run's log: it often says more than the failure does."""
+    lines = worker.recent_output(since)[-_QUOTED_LINES:]
+    if lines and _LOG.isEnabledFor(logging.INFO):
+        said = f"the oracle wrote {len(lines)} lines" if len(lines) > 1 else f"the oracle wrote: {lines[0]}"
+        about = {"event": "oracle-output", "output": lines if len(lines) > 1 else ()}
+        _LOG.info(said, extra={"about": about})
 
 
 def _pickled(source: OracleSource) -> bytes:

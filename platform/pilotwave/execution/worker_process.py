@@ -46,7 +46,11 @@ class WorkerDiedError(Exception):
 
 
 class WorkerProcess:
-    """A running worker. One thread speaks to it; :meth:`kill` may be called from any."""
+    """A running worker. One thread speaks to it; :meth:`kill` may be called from any.
+
+    Attributes:
+        lines_written: How many lines it has written so far.
+    """
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
         """Starts guard and worker.
@@ -70,6 +74,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.lines_written = 0
         self._reader = threading.Thread(target=self._read_output, name=f"{name} output", daemon=True)
         self._reader.start()
 
@@ -96,9 +101,14 @@ class WorkerProcess:
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._obituary()) from error
 
-    def recent_output(self) -> list[str]:
-        """Returns the last lines that the worker wrote to its standard streams, at most 200."""
-        return list(self._lines)
+    def recent_output(self, since: int = 0) -> list[str]:
+        """Returns the last lines that the worker wrote to its standard streams, at most 200.
+
+        Args:
+            since: Those before are left out, as :attr:`lines_written` counted them.
+        """
+        lines, written = list(self._lines), self.lines_written
+        return lines[max(0, len(lines) - max(0, written - since)) :]
 
     def kill(self) -> None:
         """Kills the worker and everything that it started, and waits until they are gone."""
@@ -130,6 +140,7 @@ class WorkerProcess:
                 text = line.decode(errors="replace").rstrip()[:2000]
                 if text:
                     self._lines.append(text)
+                    self.lines_written += 1
                     _LOG.debug("%s: %s", self._name, text)
 
     def _obituary(self) -> str:

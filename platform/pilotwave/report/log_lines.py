@@ -51,7 +51,11 @@ def line_of(event: Event) -> Line:
     match event.kind:
         case EventKind.RESERVED:
             fields = _about(record["query_id"], record["attempt"])
-            fields |= {"level": "debug", "message": f"asking, attempt {record['attempt']}", "cost": record.get("cost")}
+            fields |= {
+                "level": "debug",
+                "message": f"asking, attempt {record['attempt']}",
+                "cost": record.get("cost"),
+            }
         case EventKind.SETTLED | EventKind.ATTEMPTED | EventKind.REMEMBERED:
             fields = _evaluation(event.kind, record)
         case EventKind.GENERATED:
@@ -61,7 +65,10 @@ def line_of(event: Event) -> Line:
             fields = {"level": "info", "message": wanted, "proposal": record["proposal"]}
         case EventKind.TOLD:
             count = len(record["query_ids"])
-            fields = {"level": "debug", "message": f"the algorithm was told of {count} candidates"}
+            fields = {
+                "level": "debug",
+                "message": f"the algorithm was told of {count} candidate{'' if count == 1 else 's'}",
+            }
         case EventKind.STARTED:
             fields = _started(record)
         case EventKind.STOPPED:
@@ -105,9 +112,14 @@ def _about(query_id: str, attempt: int | None = None) -> Line:
 def _evaluation(kind: EventKind, record: Mapping[str, Any]) -> Line:
     failure, timings, status = record["failure"], record["timings"], record["status"]
     fields = _about(record["query_id"], record["attempt"])
-    fields |= {"worker": record["worker"] or None, "status": status, "value": record["value"], "cost": record["cost"]}
+    fields |= {
+        "worker": record["worker"] or None,
+        "status": status,
+        "value": record["value"],
+        "cost": record["cost"],
+    }
     if timings is not None:
-        fields["seconds"] = max(0.0, timings["finished"] - timings["started"])
+        fields["seconds"] = round(max(0.0, timings["finished"] - timings["started"]), 6)
     fields["level"] = "debug" if kind is EventKind.REMEMBERED else _LEVEL_OF_STATUS.get(status, "info")
     if failure is not None:
         again = "; will be tried again" if kind is EventKind.ATTEMPTED else ""
@@ -133,7 +145,7 @@ def _generated(record: Mapping[str, Any]) -> Line:
         "message": words,
         "proposal": record["proposal"],
         "worker": record.get("worker") or None,
-        "seconds": record["seconds"],
+        "seconds": round(record["seconds"], 6),
     }
 
 
@@ -141,7 +153,9 @@ def _started(record: Mapping[str, Any]) -> Line:
     facts = record.get("facts", {})
     words = "a driver took the campaign up again" if record.get("resumed") else "a driver began the campaign"
     words += f", {record['queries']} queries" if "queries" in record else ""
-    named = [f"{key.replace('_', ' ')} {facts[key]}" for key in ("oracle", "oracle_version", "backbone") if key in facts]
+    named = [
+        f"{key.replace('_', ' ')} {facts[key]}" for key in ("oracle", "oracle_version", "backbone") if key in facts
+    ]
     message = "; ".join([words, ", ".join(named)] if named else [words])
     return {"level": "info", "message": message, "host": record.get("host"), "pid": record.get("pid")}
 
