@@ -17,7 +17,7 @@ from pilotwave.types import Evaluation, Status
 
 
 class Evaluator:
-    """One oracle worker; made an actor by :mod:`pilotwave_actors.workers`."""
+    """One oracle worker; made an actor by :mod:`pilotwave_actors.evaluator_pool`."""
 
     def __init__(self, config: OracleConfig, receipts: Path, name: str) -> None:
         self._receipts = receipts

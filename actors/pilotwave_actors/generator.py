@@ -29,7 +29,7 @@ class BackboneFacts:
 
 
 class Generator:
-    """The model's host; made an actor by :mod:`pilotwave_actors.workers`.
+    """The model's host; made an actor by :mod:`pilotwave_actors.generator_pool`.
 
     The model is built at the first call: a restarted actor is ready again without being told, and what is
     wrong with a checkpoint comes back as the caller's error (a failing constructor would be retried for ever).

@@ -1,0 +1,44 @@
+"""What actors answer, and what their errors say. May import ray and the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from pilotwave.errors import InfrastructureError, PilotwaveError
+
+
+def fetch(reference: Any, what: str) -> Any:
+    """Fetches a result that is waited for while starting; an error of ours comes out as it went in.
+
+    Args:
+        reference: Of the call.
+        what: Whose call it is, in messages.
+
+    Raises:
+        PilotwaveError: As the actor raised it.
+        InfrastructureError: The actor died, or raised something else.
+    """
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, PilotwaveError):
+            raise error.cause from None
+        raise InfrastructureError(f"{what} could not be started: {cause_of(error)}") from error
+    except RayActorError as error:
+        raise InfrastructureError(f"{what} died while it was starting: {first_line(error)}") from error
+
+
+def cause_of(error: RayTaskError) -> str:
+    """Returns what an actor raised, one line."""
+    return f"{type(error.cause).__name__}: {error.cause}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+__all__ = ["cause_of", "fetch", "first_line"]
