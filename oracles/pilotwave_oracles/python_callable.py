@@ -14,46 +14,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from pilotwave.config.components import OracleConfig, path_in_campaign
 from pilotwave.errors import InputError
 from pilotwave.execution.callable_oracle import ALL_MEDIA, CallableOracle
-from pilotwave.protocols import KnownAnswer, Oracle
-from pilotwave.samples import ArraySample, MoleculeSample, Sample
+from pilotwave.protocols import Oracle
+from pilotwave_oracles.known_value import KnownValue
 
 Media = Literal["array", "image", "molecule"]
-
-
-class KnownValue(BaseModel):
-    """A question whose answer you know, asked before the first paid query.
-
-    Exactly one of ``array`` and ``mol_block`` says what is asked.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    array: tuple[float, ...] | None = Field(None, description="A vector, for functions of arrays.")
-    mol_block: str | None = Field(None, description="An MDL mol block, for functions of molecules.")
-    value: float | None = Field(None, description="The known value; null: any finite value will do.")
-    tolerance: float = Field(1e-6, ge=0, description="How far from it the answer may lie.")
-
-    @model_validator(mode="after")
-    def _one_question(self) -> KnownValue:
-        if (self.array is None) == (self.mol_block is None):
-            raise ValueError("expected exactly one of array and mol_block")
-        return self
-
-    def as_known_answer(self) -> KnownAnswer:
-        """Returns the question as an oracle names it."""
-        sample: Sample
-        if self.mol_block is not None:
-            sample = MoleculeSample(self.mol_block, "known molecule")
-        else:
-            import numpy as np
-
-            sample = ArraySample(np.asarray(self.array, dtype=np.float32))
-        return KnownAnswer(sample, self.value, self.tolerance)
 
 
 class PythonOracleConfig(OracleConfig):

@@ -73,19 +73,21 @@ class OracleFailure(PilotwaveError):
         stage: The stage of the work that failed, e.g. ``"parse"``, ``"scf"``, ``"relax"``.
         retryable: True if another attempt at the same candidate may succeed (a lost connection), False if
             failing is a property of the candidate or of the method.
+        cost: What the attempt cost in the oracle's own unit; None: the usual cost of an attempt without an answer.
     """
 
-    def __init__(self, message: str, *, stage: str, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, stage: str, retryable: bool = False, cost: float | None = None) -> None:
         super().__init__(message)
         self.stage = stage
         self.retryable = retryable
+        self.cost = cost
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_oracle_failure, (str(self), self.stage, self.retryable))
+        return (_rebuild_oracle_failure, (str(self), self.stage, self.retryable, self.cost))
 
 
-def _rebuild_oracle_failure(message: str, stage: str, retryable: bool) -> OracleFailure:
-    return OracleFailure(message, stage=stage, retryable=retryable)
+def _rebuild_oracle_failure(message: str, stage: str, retryable: bool, cost: float | None = None) -> OracleFailure:
+    return OracleFailure(message, stage=stage, retryable=retryable, cost=cost)
 
 
 __all__ = [

@@ -44,12 +44,14 @@ def ask(oracle: Oracle, sample: Sample, context: QueryContext, worker: str) -> E
     surroundings are the likely cause (``OSError``: network, disk, time-outs; ``MemoryError``).
     """
     started = time.time()
+    cost = ATTEMPT_COST
     try:
         answer = oracle.evaluate(sample, context)
         if not isinstance(answer, Answer):
             raise TypeError(f"expected evaluate to return an Answer, got {type(answer).__name__}")
     except OracleFailure as error:
         failure = Failure(error.stage, one_line(str(error)), error.retryable)
+        cost = ATTEMPT_COST if error.cost is None else float(error.cost)
     except Exception as error:
         retryable = isinstance(error, OSError | MemoryError)
         failure = Failure("oracle", one_line(f"{type(error).__name__}: {error}"), retryable)
@@ -65,18 +67,23 @@ def ask(oracle: Oracle, sample: Sample, context: QueryContext, worker: str) -> E
             properties={str(name): float(number) for name, number in answer.properties.items()},
             worker=worker,
         )
-    return unanswered(context, failure, worker, started)
+    return unanswered(context, failure, worker, started, cost=cost)
 
 
 def unanswered(
-    context: QueryContext, failure: Failure, worker: str, started: float, status: Status = Status.FAILED
+    context: QueryContext,
+    failure: Failure,
+    worker: str,
+    started: float,
+    status: Status = Status.FAILED,
+    cost: float = ATTEMPT_COST,
 ) -> Evaluation:
     """Returns the evaluation of an attempt that was made and got no value; it ends now."""
     return Evaluation(
         context.query_id,
         status,
         attempt=context.attempt,
-        cost=ATTEMPT_COST,
+        cost=cost,
         timings=Timings(started, time.time()),
         failure=failure,
         worker=worker,
