@@ -120,7 +120,7 @@ class Generating:
         return len(self._asking.ready) <= self._workers.evaluators
 
     def _hand_over(self, proposal: Proposal) -> None:
-        known = frozenset(self._memory.identities) if self._answers_are_reused else frozenset[str]()
+        known = self._memory.known.now() if self._answers_are_reused else frozenset[str]()
         self._making[proposal.number] = proposal
         self._attempts[proposal.number] = self._attempts.get(proposal.number, 0) + 1
         self._workers.generate(

@@ -8,7 +8,7 @@ from fresh seeds. Everything that was judged is returned, so that it can be coun
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from torch import Tensor
 
@@ -27,7 +27,7 @@ def generate_candidates(
     """
     started = time.time()
     proposal = request.proposal
-    known = set(request.known)
+    made: set[str] = set()
     drawn: list[Candidate] = []
     feasible: list[str] = []
     passes = 0
@@ -45,11 +45,11 @@ def generate_candidates(
             if len(feasible) == proposal.count:
                 break  # what was drawn beyond a full batch is dropped unseen
             tensors = (batch.noise_sequence[:, i], batch.latents[i], batch.conditions[i])
-            candidate = _judge(draw, proposal.number, tensors, sample, constraints, known)
+            candidate = _judge(draw, proposal.number, tensors, sample, constraints, (request.known, made))
             drawn.append(candidate)
             if candidate.infeasible is None and candidate.sample is not None:
                 feasible.append(candidate.query_id)
-                known.add(candidate.sample.identity())
+                made.add(candidate.sample.identity())
     return GenerationResult(proposal.number, tuple(drawn), tuple(feasible), passes, started, time.time())
 
 
@@ -59,7 +59,7 @@ def _judge(
     tensors: tuple[Tensor, Tensor, Tensor],
     sample: Sample | Invalid,
     constraints: Sequence[Constraint],
-    known: set[str],
+    known: Sequence[Container[str]],
 ) -> Candidate:
     """Makes the candidate of a draw, with the first reason why it may not be asked about."""
     reason: str | None = None
@@ -73,8 +73,10 @@ def _judge(
             if verdict.reason is not None:
                 reason = f"{constraint.name}: {verdict.reason}"
                 break
-        if reason is None and sample.identity() in known:
-            reason = "repeat: its answer is known or on its way"
+        if reason is None:
+            identity = sample.identity()
+            if any(identity in samples for samples in known):
+                reason = "repeat: its answer is known or on its way"
     noise_sequence, latent, condition = (tensor.detach().cpu().clone() for tensor in tensors)
     return Candidate(
         query_id=draw.query_id,

@@ -19,6 +19,7 @@ from pilotwave.archive.spending import DEFAULT_COST
 from pilotwave.archive.state import CampaignState, ProposalState
 from pilotwave.config.campaign import Objective
 from pilotwave.errors import RunDirectoryError
+from pilotwave.execution.known import KnownSamples
 from pilotwave.execution.receipts import discard_receipt, read_receipts
 from pilotwave.execution.replay import checkpoints_of, observation_of, replay
 from pilotwave.execution.workers import GenerationResult
@@ -41,7 +42,7 @@ class CampaignMemory:
     Attributes:
         state: What the ledger says so far.
         candidates: The candidates whose query has not ended or that the algorithm was not told of.
-        identities: Of all samples that were asked about or are about to be.
+        known: All samples that were asked about or are about to be.
         unfinished: Proposals that were asked for and not generated.
     """
 
@@ -55,7 +56,7 @@ class CampaignMemory:
         self._ledger = Ledger.open(run.ledger_file)
         self.state = CampaignState.of(self._ledger.events())
         self.candidates: dict[str, Candidate] = {}
-        self.identities: set[str] = set()
+        self.known = KnownSamples()
         self.unfinished: list[Proposal] = []
         self._told = set(self.state.told)
         self._untold: list[str] = []
@@ -194,6 +195,10 @@ class CampaignMemory:
         """Says whether a proposal was generated and the algorithm knows how each of its candidates fared."""
         return proposal.generated and all(query_id in self._told for query_id in proposal.query_ids)
 
+    def identities(self) -> set[str]:
+        """Returns the identities of all samples that were asked about or are about to be, from the ledger."""
+        return self._ledger.feasible_identities()
+
     def untold(self) -> list[str]:
         """Returns the query ids that have ended and that the algorithm does not know, in settled order."""
         return list(self._untold)
@@ -222,7 +227,7 @@ class CampaignMemory:
         self.unfinished = [
             proposal for number, proposal in sorted(asked.items()) if not self.state.proposals[number].generated
         ]
-        self.identities = self._ledger.feasible_identities()
+        self.known = KnownSamples(self._ledger.feasible_identities())
         open_ids = [
             query_id
             for item in self.state.proposals.values()
@@ -240,7 +245,7 @@ class CampaignMemory:
     def _take_up(self, candidates: Sequence[Candidate]) -> None:
         for candidate in candidates:
             if candidate.infeasible is None and candidate.sample is not None:
-                self.identities.add(candidate.sample.identity())
+                self.known.add(candidate.sample.identity())
                 self.candidates[candidate.query_id] = candidate
 
 

@@ -192,7 +192,7 @@ class Publisher:
         try:
             learned = LearnedFacts.of(self._job.config.name, state, facts)
             chosen = GuidanceConfig.of(self._job.config)
-            write_model(folder, chosen, learned, algorithm.state_dict(), self._memory.identities)
+            write_model(folder, chosen, learned, algorithm.state_dict(), self._memory.identities())
         except (PilotwaveError, TypeError, ValueError) as error:  # a plug-in's state may hold anything
             self.warn(f"what was learned was not logged as a model: {error}")
             return

@@ -6,7 +6,7 @@ threads, the Ray runtime with actors. May import :mod:`pilotwave.types`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,13 +103,14 @@ class GenerationRequest:
         proposal: With its plan.
         campaign_seed: Seeds the draws.
         redraws: How often more are drawn while feasible candidates are missing.
-        known: Identities of samples that need not be asked about again.
+        known: Identities of samples that need not be asked about again; from the loop a
+            :class:`pilotwave.execution.known.Known`, of which a generator elsewhere need only be sent the news.
     """
 
     proposal: Proposal
     campaign_seed: int
     redraws: int
-    known: frozenset[str]
+    known: Container[str]
 
 
 @dataclass(frozen=True)

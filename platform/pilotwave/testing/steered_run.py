@@ -137,7 +137,7 @@ def steer(
         for number in range(batches):
             proposal = chooser.ask(batch_size)
             memory.append(EventKind.ASKED, {"proposal": proposal.number, "count": batch_size})
-            request = GenerationRequest(proposal, config.seed, 4, frozenset(memory.identities))
+            request = GenerationRequest(proposal, config.seed, 4, memory.known.now())
             made = generate_candidates(backbone, [], request)
             if samples:
                 made = dataclasses.replace(made, candidates=_with_samples(made.candidates, samples))
