@@ -17,7 +17,9 @@ import numpy as np
 
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import ArraySample
+from pilotwave.testing.http_server import HttpTestServer, Reaction
 from pilotwave_oracles.command import CommandOracleConfig
+from pilotwave_oracles.http import HttpOracleConfig
 
 STAYING = """#!/bin/sh
 while read -r line; do
@@ -37,7 +39,7 @@ def milliseconds(oracle: Oracle, questions: int) -> float:
     return statistics.median(taken) * 1000
 
 
-def oracles(folder: Path) -> dict[str, Oracle]:
+def oracles(folder: Path, url: str) -> dict[str, Oracle]:
     script = folder / "stay"
     script.write_text(STAYING)
     script.chmod(0o755)
@@ -49,6 +51,7 @@ def oracles(folder: Path) -> dict[str, Oracle]:
         "command, persistent": CommandOracleConfig.model_validate(
             {"command": [str(script)], "persistent": True}
         ).build(),
+        "http, a server on this machine": HttpOracleConfig(url=url).build(),
     }
 
 
@@ -56,8 +59,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=200)
     questions = parser.parse_args().questions
-    with tempfile.TemporaryDirectory() as folder:
-        for name, oracle in oracles(Path(folder)).items():
+    with tempfile.TemporaryDirectory() as folder, HttpTestServer(lambda _: Reaction(body={"value": 1})) as server:
+        for name, oracle in oracles(Path(folder), server.url).items():
             print(f"{name:36} {milliseconds(oracle, questions):7.2f} ms")
 
 

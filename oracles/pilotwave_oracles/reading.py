@@ -143,7 +143,7 @@ def follow(fields: Any, path: str, source: str) -> Any:
     gone: list[Step] = []
     for step in parse_path(path):
         try:
-            if not isinstance(fields, dict if isinstance(step, str) else list):
+            if isinstance(step, str) is not isinstance(fields, dict) or isinstance(fields, str):
                 raise TypeError
             fields = fields[step]
         except (KeyError, IndexError, TypeError):

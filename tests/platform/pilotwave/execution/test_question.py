@@ -13,7 +13,9 @@ from pilotwave.samples import ArraySample, Sample
 
 
 @pytest.mark.parametrize(("named", "counted"), [(None, ATTEMPT_COST), (0.0, 0.0), (0.25, 0.25)])
-def test_a_failure_costs_what_the_oracle_says_or_as_much_as_any_attempt(named: float | None, counted: float) -> None:
+def test_a_failure_costs_what_the_oracle_says_or_as_much_as_any_attempt(
+    named: float | None, counted: float
+) -> None:
     def fail(sample: Sample) -> float:
         raise OracleFailure("no", stage="scf", cost=named)
 
