@@ -9,7 +9,7 @@ attempt.
 
 Utilisation: the share of the evaluators' time in which an oracle was at work, from the first question's beginning
 to the last one's; after that no question is left, and the evaluators that end first have nothing to do.
-Throughput: answers a second from the first question's beginning to the last answer, waiting for the slowest included.
+Throughput: answers a second from the first question to the last answer, waiting for the slowest included.
 Barrier: the same campaign with `runtime.mode: synchronous` and a batch as large as the pool.
 Platform time: oracles that answer at once, so that all wall time, per query, is the platform's.
 """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pilotwave.cli.options import JsonOutput
+from pilotwave.cli.options import JsonOutput, prints_aside
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,8 @@ def bench(
         comparison = _comparing(
             console, tasks, methods, seeds or SEEDS, queries or QUERIES, folder, None if untuned else path, shared
         )
-    outcome = _run(console, comparison, workers, address)
+    with prints_aside(json_output):
+        outcome = _run(console, comparison, workers, address)
     if tune:
         _choose(console, comparison, outcome, path, json_output)
     elif outcome.records:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pilotwave.archive.spending import SECONDS_PER_HOUR
 from pilotwave.cli.live import LiveProgress
+from pilotwave.cli.options import prints_aside
 from pilotwave.execution.job import Interrupt, Observer, Outcome, TimeShares
 from pilotwave.report.ranking import best, failures
 from pilotwave.report.recorded_run import RecordedRun
@@ -37,7 +38,7 @@ def drive(
 ) -> int:
     """Runs a campaign under the terminal's eyes and returns the exit code."""
     console = Console(stderr=json_output)
-    with _interruptible(console) as interrupt, LiveProgress(console, config) as live:
+    with prints_aside(json_output), _interruptible(console) as interrupt, LiveProgress(console, config) as live:
         result = start(live.observe, interrupt)
     from pilotwave.forgetting.monitor import drift_warning
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,13 @@ PluginPaths = Annotated[
 JsonOutput = Annotated[bool, typer.Option("--json", help="Print JSON for programs; progress goes to stderr.")]
 
 
+@contextlib.contextmanager
+def prints_aside(json_output: bool) -> Iterator[None]:
+    """Keeps standard output for the one JSON document: what oracles, models and Ray print goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr) if json_output else contextlib.nullcontext():
+        yield
+
+
 def cluster_overrides(address: str | None, plugins: Sequence[Path] | None) -> list[str]:
     """Returns what ``--address`` and ``--plugin`` override; either chooses the Ray runtime."""
     overrides = []
@@ -52,4 +61,5 @@ __all__ = [
     "PluginPaths",
     "RunDir",
     "cluster_overrides",
+    "prints_aside",
 ]

@@ -60,6 +60,13 @@ def say(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
     return run
 
 
+def test_what_an_oracle_prints_does_not_spoil_the_json(campaign: Path, say) -> None:  # type: ignore[no-untyped-def]
+    (campaign.parent / "judge.py").write_text(JUDGE.replace("time.sleep(0.01)", "print('thinking')"))
+    done = say("run", str(campaign), "--json")
+    assert json.loads(done.out)["queries"] == 12
+    assert "thinking" in done.err
+
+
 def test_run_status_top_resume(campaign: Path, say) -> None:  # type: ignore[no-untyped-def]
     done = say("run", str(campaign), "--json")
     assert done.code == 0, done.err
