@@ -14,12 +14,14 @@ from pilotwave.execution.receipts import read_receipt
 from pilotwave.execution.workers import EvaluationRequest
 from pilotwave.protocols import QueryContext
 from pilotwave.types import Evaluation, Status
+from pilotwave_actors.places import keep_log
 
 
 class Evaluator:
     """One oracle worker; made an actor by :mod:`pilotwave_actors.evaluator_pool`."""
 
     def __init__(self, config: OracleConfig, receipts: Path, name: str) -> None:
+        keep_log(name, receipts.parent / "logs")
         self._receipts = receipts
         self._host = open_oracle_host(config, receipts if receipts.is_dir() else None, name)
 

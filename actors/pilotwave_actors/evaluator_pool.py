@@ -79,6 +79,10 @@ class EvaluatorPool:
         number = self._idle.popleft()
         self._asked[self._actors[number].evaluate.remote(request)] = (number, request, time.time())
 
+    def actors(self) -> dict[str, Any]:
+        """Returns the actors by the names that their evaluations bear."""
+        return {f"evaluator-{number}": actor for number, actor in enumerate(self._actors)}
+
     @property
     def references(self) -> list[Any]:
         """What is waited for."""

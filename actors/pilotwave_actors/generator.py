@@ -6,10 +6,13 @@ and the core; torch and the model are imported in the actor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotwave.config.components import BackboneConfig, ConstraintConfig
+from pilotwave.execution.log_capture import doing
+from pilotwave_actors.places import keep_log
 
 if TYPE_CHECKING:
     from pilotwave.execution.workers import GenerationRequest, GenerationResult
@@ -36,8 +39,17 @@ class Generator:
     """
 
     def __init__(
-        self, config: BackboneConfig, constraints: tuple[ConstraintConfig, ...], device: str, threads: int
+        self,
+        config: BackboneConfig,
+        constraints: tuple[ConstraintConfig, ...],
+        device: str,
+        threads: int,
+        name: str,
+        logs: Path,
     ) -> None:
+        keep_log(name, logs)
+        self._name = name
+        self._logs = logs
         self._config = config
         self._constraint_configs = constraints
         self._device = device
@@ -60,8 +72,9 @@ class Generator:
         """Makes a proposal's candidates."""
         from pilotwave.execution.generation import generate_candidates
 
-        backbone, constraints = self._build()
-        return generate_candidates(backbone, constraints, request)
+        with doing(self._logs, worker=self._name, proposal=request.proposal.number):
+            backbone, constraints = self._build()
+            return replace(generate_candidates(backbone, constraints, request), worker=self._name)
 
     def _build(self) -> tuple[Backbone, list[Constraint]]:
         if self._built is None:

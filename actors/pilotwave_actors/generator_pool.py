@@ -6,6 +6,7 @@ The actor restarts by itself; a proposal that died with it is handed over again 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +17,8 @@ from pilotwave.execution.workers import GenerationFailed, GenerationRequest, Gen
 from pilotwave_actors.generator import BackboneFacts, Generator
 from pilotwave_actors.waiting import cause_of, fetch, first_line
 
+NAME = "generator-0"
+
 
 class GeneratorPool:
     """The generating half of :class:`pilotwave_actors.workers.RayWorkers`.
@@ -23,9 +26,11 @@ class GeneratorPool:
     Args:
         config: Of the campaign.
         gpus: What the generator occupies of GPUs.
+        logs: The folder of the run's logs.
     """
 
-    def __init__(self, config: CampaignConfig, gpus: float) -> None:
+    def __init__(self, config: CampaignConfig, gpus: float, logs: Path) -> None:
+        self._logs = logs
         self._config = config
         self._gpus = gpus
         self._actor: Any = None
@@ -37,7 +42,14 @@ class GeneratorPool:
         self._actor = (
             ray.remote(Generator)
             .options(num_cpus=runtime.generator_threads, num_gpus=self._gpus, max_restarts=-1, max_task_retries=0)
-            .remote(self._config.backbone, self._config.constraints, runtime.device, runtime.generator_threads)
+            .remote(
+                self._config.backbone,
+                self._config.constraints,
+                runtime.device,
+                runtime.generator_threads,
+                NAME,
+                self._logs,
+            )
         )
 
     def ready(self) -> BackboneFacts:
@@ -52,6 +64,10 @@ class GeneratorPool:
     def generate(self, request: GenerationRequest) -> None:
         """Hands over a proposal."""
         self._generating[self._actor.generate.remote(request)] = request
+
+    def actors(self) -> dict[str, Any]:
+        """Returns the actors by the names that their results bear."""
+        return {} if self._actor is None else {NAME: self._actor}
 
     @property
     def references(self) -> list[Any]:

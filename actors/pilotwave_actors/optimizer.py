@@ -15,6 +15,11 @@ from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError, PilotwaveError, RunDirectoryError
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.job import CampaignJob, Outcome, Progress
+from pilotwave.execution.metrics import CampaignMetrics
+from pilotwave.execution.structured_log import CampaignLog
+from pilotwave.execution.telemetry import Telemetry
+from pilotwave_actors.metrics import RayMeter
+from pilotwave_actors.places import Places, itself
 from pilotwave_actors.workers import RayWorkers
 
 LINGER_SECONDS = 600.0
@@ -84,7 +89,8 @@ class Optimizer:
             workers = RayWorkers(
                 self._job, generator_gpus=self._generator_gpus, evaluator_resources=self._evaluator_resources
             )
-            return Coordinator(self._job, workers, self._observe, self._interrupt).run()
+            telemetry: list[Telemetry] = [CampaignLog(Places(workers.actors), itself), CampaignMetrics(RayMeter)]
+            return Coordinator(self._job, workers, self._observe, self._interrupt, telemetry=telemetry).run()
         except PilotwaveError as error:
             return error
         except Exception as error:

@@ -6,6 +6,7 @@ May import ray and the core.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import ray
 
@@ -21,10 +22,9 @@ class RayWorkers:
 
     def __init__(self, job: CampaignJob, *, generator_gpus: float, evaluator_resources: dict[str, float]) -> None:
         self.evaluators = job.config.runtime.evaluators
-        self._generators = GeneratorPool(job.config, generator_gpus)
-        self._evaluators = EvaluatorPool(
-            job.config.oracle, RunDirectory(job.run_dir).receipts, self.evaluators, evaluator_resources
-        )
+        run = RunDirectory(job.run_dir)
+        self._generators = GeneratorPool(job.config, generator_gpus, run.logs)
+        self._evaluators = EvaluatorPool(job.config.oracle, run.receipts, self.evaluators, evaluator_resources)
 
     def start(self) -> WorkerFacts:
         """Creates the actors, all at once, and waits until each is ready."""
@@ -56,6 +56,10 @@ class RayWorkers:
             ended += more
         events = (self._evaluators.event(one) or self._generators.event(one) for one in ended)
         return [event for event in events if event is not None]
+
+    def actors(self) -> dict[str, Any]:
+        """Returns the actors by the names that evaluations and candidates bear."""
+        return self._evaluators.actors() | self._generators.actors()
 
     def close(self) -> None:
         """Kills the actors; their oracle processes die with them."""

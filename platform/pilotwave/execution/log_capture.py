@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from pathlib import Path
@@ -183,14 +182,12 @@ class WorkerLogs:
         self._files[folder].write(in_order({**named, **line}), now=True)
 
     def _about(self, folder: Path) -> Mapping[str, Any]:
-        """Returns what the run says of itself; without a run's name it is asked again, at most once a second."""
+        """Returns what the run says of itself; it has a name once it has begun."""
         known = self._known.get(folder, {})
-        if known.get("run") or time.monotonic() - known.get("read", -1.0) < 1.0:
-            return known
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads((folder / ABOUT_FILE).read_text())
-        self._known[folder] = {**known, "read": time.monotonic()}
-        return self._known[folder]
+        if not known.get("run"):
+            with contextlib.suppress(OSError, ValueError):
+                known = self._known[folder] = json.loads((folder / ABOUT_FILE).read_text())
+        return known
 
 
 __all__ = [

@@ -40,8 +40,8 @@ PROGRESS_SECONDS = 60.0
 _OFTEN = {EventKind.RESERVED, EventKind.TOLD, EventKind.REMEMBERED}
 """Several a query, and only for those who want every detail."""
 
-PlaceOf = Callable[[str], Mapping[str, Any]]
-"""From a worker's name to where it is: ``actor``, ``node``, whatever is known."""
+PlaceOf = Callable[[str, bool], Mapping[str, Any]]
+"""From a worker's name, and whether it has just died, to where it is: ``actor``, ``node``, whatever is known."""
 
 
 class CampaignLog:
@@ -55,7 +55,7 @@ class CampaignLog:
     name = "the log"
 
     def __init__(
-        self, place_of: PlaceOf = lambda worker: {}, itself: Callable[[], Mapping[str, Any]] = lambda: {}
+        self, place_of: PlaceOf = lambda worker, died: {}, itself: Callable[[], Mapping[str, Any]] = lambda: {}
     ) -> None:
         self._place_of = place_of
         self._itself = itself
@@ -99,7 +99,10 @@ class CampaignLog:
             self._introduce()
         line = line_of(event)
         worker = line.get("worker")
-        line |= self._place_of(worker) if worker else {} if event.kind is not EventKind.STARTED else self._own
+        if worker:
+            line |= self._place_of(worker, line.get("stage") == "worker")
+        elif event.kind is EventKind.STARTED:
+            line |= self._own
         self._write(line)
 
     def entered(self, phase: Phase) -> None:

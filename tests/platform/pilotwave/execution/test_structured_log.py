@@ -46,7 +46,11 @@ def drive(
         run.create(chosen)
     workers = VirtualWorkers(chosen, oracle)
     job = CampaignJob(chosen, run.path, workers.now)
-    log = CampaignLog(lambda worker: {"actor": f"actor of {worker}", "node": "n1"}, lambda: {"actor": "optimizer"})
+
+    def place_of(worker: str, died: bool) -> dict[str, str]:
+        return {"actor": f"actor of {worker}", "node": "n1"}
+
+    log = CampaignLog(place_of, lambda: {"actor": "optimizer"})
     Coordinator(job, workers, lambda progress: None, threading.Event(), workers.clock, telemetry=[log]).run()
     return run
 
