@@ -50,6 +50,7 @@ ROOMS = {
     "peft": ["platform/pilotwave/algorithms/"],
     "cma": ["platform/pilotwave/algorithms/", "platform/pilotwave/bench/"],
     "matplotlib": ["platform/pilotwave/report/"],
+    "prometheus_client": ["platform/pilotwave/execution/"],
     "numba": ["platform/pilotwave/archive/usr_lsh/"],
     "duckdb": ["platform/pilotwave/archive/project/"],
     "faiss": ["platform/pilotwave/bench/"],

@@ -9,11 +9,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import ClassVar, Literal, TypeVar
 
 import torch
+from pydantic import Field
 
 from pilotwave.archive.origin import refuse_copy
 from pilotwave.archive.run_directory import RunDirectory
@@ -23,8 +25,11 @@ from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.generation import generate_candidates
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
 from pilotwave.execution.log_capture import doing
+from pilotwave.execution.metrics import CampaignMetrics
+from pilotwave.execution.metrics_endpoint import MetricsEndpoint
 from pilotwave.execution.oracle_host import OracleHost, open_oracle_host
 from pilotwave.execution.structured_log import CampaignLog
+from pilotwave.execution.telemetry import Telemetry
 from pilotwave.execution.workers import (
     EvaluationRequest,
     GenerationFailed,
@@ -38,14 +43,25 @@ Request = TypeVar("Request", GenerationRequest, EvaluationRequest)
 
 
 class InlineRuntimeConfig(RuntimeConfig):
-    """Runs a campaign in this process."""
+    """Runs a campaign in this process.
+
+    Attributes:
+        metrics_port: Where Prometheus may ask for metrics, or None.
+        metrics_host: Of this machine.
+    """
 
     summary: ClassVar[str] = "Everything in this process: threads for the model and the oracle workers."
 
     kind: Literal["inline"] = "inline"
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Offer metrics to Prometheus at this port; none by default."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="The address of this machine that metrics_port is at; 0.0.0.0 for all."
+    )
 
     def build(self) -> InlineRuntime:
-        return InlineRuntime()
+        return InlineRuntime(self)
 
 
 class InlineRuntime:
@@ -53,10 +69,25 @@ class InlineRuntime:
 
     name = "inline"
 
+    def __init__(self, config: InlineRuntimeConfig) -> None:
+        self._config = config
+
     def execute(self, job: CampaignJob, observe: Observer, interrupt: Interrupt) -> Outcome:
         """Runs the job in this thread."""
         refuse_copy(job.run_dir)
-        return Coordinator(job, InlineWorkers(job), observe, interrupt, telemetry=[CampaignLog()]).run()
+        with self._telemetry() as telemetry:
+            return Coordinator(job, InlineWorkers(job), observe, interrupt, telemetry=telemetry).run()
+
+    @contextmanager
+    def _telemetry(self) -> Iterator[list[Telemetry]]:
+        if self._config.metrics_port is None:
+            yield [CampaignLog()]
+            return
+        endpoint = MetricsEndpoint(self._config.metrics_host, self._config.metrics_port)
+        try:
+            yield [CampaignLog(), CampaignMetrics(endpoint.of)]
+        finally:
+            endpoint.shut()
 
 
 class InlineWorkers:

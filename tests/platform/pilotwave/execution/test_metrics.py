@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.campaign import CampaignConfig
+from pilotwave.errors import InputError
 from pilotwave.execution.control import Command
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.job import CampaignJob
@@ -160,3 +163,51 @@ def test_names_have_units_and_one_label_at_most() -> None:
         assert len(metric.labels) <= 1
         assert metric.help.endswith(".")
     assert len(KINDS) == len(METRICS)
+
+
+def read(url: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_a_campaign_in_this_process_offers_the_same_at_a_port(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="the endpoint needs prometheus_client, which Ray brings")
+    from pilotwave.execution.metrics_endpoint import MetricsEndpoint
+
+    endpoint = MetricsEndpoint("127.0.0.1", 0)
+    try:
+        run = RunDirectory(tmp_path / "run")
+        run.create(config())
+        workers = VirtualWorkers(config(), troubled)
+        job = CampaignJob(config(), run.path, workers.now)
+        telemetry = [CampaignMetrics(endpoint.of)]
+        Coordinator(
+            job, workers, lambda progress: None, threading.Event(), workers.clock, telemetry=telemetry
+        ).run()
+        found = read(f"http://127.0.0.1:{endpoint.port}/metrics")
+    finally:
+        endpoint.shut()
+    same = (("campaign", "contract"), ("oracle", "faulty"))
+    assert found["pilotwave_spent_queries", same] == 24
+    assert found["pilotwave_queries_total", (*same, ("status", "ok"))] == 21
+    assert found["pilotwave_attempts_total", (*same, ("status", "failed"))] == 6
+    assert found["pilotwave_evaluation_seconds_sum", (*same, ("status", "ok"))] == 21 * 30.0
+    short = (same[0], ("le", "1.0"), same[1], ("status", "failed"))
+    assert found["pilotwave_evaluation_seconds_bucket", short] == 3
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="the endpoint needs prometheus_client, which Ray brings")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        runtime = {"kind": "inline", "evaluators": 2, "metrics_port": port}
+        with pytest.raises(InputError, match=f"runtime.metrics_port: 127.0.0.1:{port} cannot be listened on"):
+            campaign(FaultyOracleConfig(), runtime).run(tmp_path / "run")
+    assert not (tmp_path / "run" / "ledger.sqlite").exists(), "nothing was asked, so nothing is left"
