@@ -12,7 +12,8 @@ HEAVY = ("torch", "rdkit", "tblite", "xtb", "scipy", "PIL", "ray", "mlflow", "di
     "modules",
     [
         "pilotwave_oracles.xtb, pilotwave_oracles.jpeg, pilotwave_oracles.python_callable",
-        "pilotwave_oracles.command, pilotwave_oracles.command_oracle, pilotwave_oracles.http, pilotwave_oracles.file_drop",
+        "pilotwave_oracles.command, pilotwave_oracles.command_oracle",
+        "pilotwave_oracles.http, pilotwave_oracles.file_drop",
         "pilotwave_oracles.structure, pilotwave_oracles.synthesizability",
         "pilotwave.execution.oracle_child, pilotwave.testing.faulty_oracles",
     ],
