@@ -231,6 +231,7 @@ class RuntimeConfig(ComponentConfig):
         mode: ``"asynchronous"``: the next proposal is made as soon as workers would run dry.
             ``"synchronous"``: a proposal is made when all answers of the last one are in; a resumed campaign
             then continues bit for bit.
+        generators: How many copies of the model, each with a proposal of its own.
     """
 
     evaluators: int = Field(2, ge=1, le=10_000, description="How many oracle workers run side by side.")
@@ -238,11 +239,23 @@ class RuntimeConfig(ComponentConfig):
         "asynchronous",
         description="Whether the next batch waits for every answer of the last one (synchronous) or not.",
     )
+    generators: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="How many copies of the backbone make candidates side by side, each a batch of its own; "
+        "synchronous campaigns have one batch at a time and use one.",
+    )
     device: str = Field("auto", description="Where the backbone runs: auto, cpu, cuda, cuda:1.")
     generator_threads: int = Field(1, ge=1, le=256, description="CPU threads of the backbone.")
     log_level: Literal["debug", "info", "warning", "error", "none"] = Field(
         "info", description="What the run's log keeps, read by `pilotwave logs`; none for no log."
     )
+
+    @property
+    def generators_in_use(self) -> int:
+        """How many proposals can be in the making at once."""
+        return self.generators if self.mode == "asynchronous" else 1
 
     def build(self) -> Runtime:
         """Builds the runtime; nothing is started yet."""

@@ -18,6 +18,7 @@ from pilotwave.config.campaign import CampaignConfig
 from pilotwave.execution.archiving import Archiving
 from pilotwave.execution.backoff import rest_seconds
 from pilotwave.execution.budgets import Budgets
+from pilotwave.execution.forecasting import RecentTimes, evenly, foreseen
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.pacing import RateLimits
 from pilotwave.execution.time_limits import LearnedLimit
@@ -32,10 +33,12 @@ class Asked:
     Attributes:
         cost: What it is expected to cost.
         limit: Its learned time limit in seconds, or None if the limit is fixed.
+        since: When it was handed over, seconds since the epoch.
     """
 
     cost: float
     limit: float | None
+    since: float
 
 
 class Asking:
@@ -78,6 +81,7 @@ class Asking:
         self._rates = RateLimits(oracle.calls_per_minute, oracle.cost_per_minute)
         self._limit = LearnedLimit(oracle.time_limit_cap) if oracle.time_limit == "auto" else None
         self._longer: dict[str, float] = {}
+        self._took = RecentTimes()
 
     def restore(self) -> None:
         """Takes up the questions that an earlier driver left, its rates and what it had learned of the time."""
@@ -90,11 +94,15 @@ class Asking:
         for event in self._memory.events():
             record = event.record
             if event.kind is EventKind.RESERVED:
-                item = asked[record["query_id"]] = Asked(record.get("cost", DEFAULT_COST), record.get("time_limit"))
+                item = asked[record["query_id"]] = Asked(
+                    record.get("cost", DEFAULT_COST), record.get("time_limit"), event.time
+                )
                 self._rates.begin(event.time, item.cost)
             elif event.kind in (EventKind.ATTEMPTED, EventKind.SETTLED):
                 evaluation, before = event.evaluation(), asked.pop(record["query_id"], None)
                 self._learn(evaluation, before)
+                if before is not None:
+                    self._took.add(event.time - before.since)
                 self._may_take_longer(evaluation, None if before is None else before.limit)
 
     def forget_settled(self) -> None:
@@ -134,6 +142,25 @@ class Asking:
             due.append(self._rates.seconds_until_free(now))
         return max(0.0, min(due, default=float("inf")))
 
+    def wanted_within(self, seconds: float) -> float | None:
+        """Returns for how many candidates the evaluators will have room within some seconds, cautiously.
+
+        Rates count: what may not be asked yet is not wanted yet. None while no attempt has ended.
+        """
+        if not self._took:
+            return None
+        now, busy = self._budgets.clock(), len(self.in_flight)
+        looked_at = evenly(self.in_flight.values(), busy)
+        demand = foreseen(self._took, [now - asked.since for asked in looked_at], busy, seconds)
+        idle = max(0, self._workers.evaluators - busy)
+        allowed = self._rates.allowed_within(now, seconds, self._budgets.expected_cost)
+        return min(allowed, idle + demand.cautious)
+
+    def at_hand_within(self, seconds: float) -> int:
+        """Returns how many questions are ready, or will have rested, within some seconds."""
+        until = self._budgets.clock() + seconds
+        return len(self.ready) + sum(due <= until for due, _ in self._resting)
+
     def ask(self) -> int:
         """Asks as many questions as may be asked now; returns how many were answered from the archive."""
         reused = 0
@@ -160,7 +187,7 @@ class Asking:
             cost, limit = self._budgets.expected_cost, self._limit_of(query_id)
             self._memory.reserve(query_id, attempt, cost, near=near, time_limit=limit)
             self._rates.begin(now, cost)
-            self.in_flight[query_id] = Asked(cost, limit)
+            self.in_flight[query_id] = Asked(cost, limit, now)
             self._workers.evaluate(EvaluationRequest(query_id, candidate.sample, attempt, limit))
         return reused
 
@@ -168,6 +195,8 @@ class Asking:
         """Takes note of how an attempt ended; returns whether there will be another one, which is then arranged."""
         query_id = evaluation.query_id
         asked = self.in_flight.pop(query_id, None)
+        if asked is not None:
+            self._took.add(self._budgets.clock() - asked.since)
         self._learn(evaluation, asked)
         self.reconsider()
         pause = self._pause(evaluation, None if asked is None else asked.limit)

@@ -87,6 +87,7 @@ class Coordinator:
             workers,
             self._asking,
             self._accounting,
+            clock,
             self._publisher.show,
             self._telemetry,
         )

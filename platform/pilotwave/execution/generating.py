@@ -7,13 +7,17 @@ handed over again, and gives the same candidates. May import the modules beside 
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pilotwave.archive.ledger import EventKind
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.errors import BreakerError, InfrastructureError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.asking import Asking
+from pilotwave.execution.forecasting import KEPT, RecentTimes
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.telemetry import Level, Telemetries
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest, GenerationResult, Workers
@@ -22,8 +26,23 @@ from pilotwave.types import Proposal
 
 BARREN_PROPOSALS = 3
 """So many proposals in a row without one feasible candidate stop the campaign."""
+LEAD_QUANTILE = 0.9
+"""A proposal is expected to take no longer than this share of the last ones did."""
 ATTEMPTS = 3
 """How often a proposal is handed to a generator while the generators' workers are lost."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """A proposal in the making.
+
+    Attributes:
+        proposal: It.
+        since: When it was begun to be thought of, seconds since the epoch.
+    """
+
+    proposal: Proposal
+    since: float
 
 
 class Generating:
@@ -35,6 +54,7 @@ class Generating:
         workers: Who makes candidates.
         asking: Where candidates wait to be asked about.
         accounting: Told of the time that it takes.
+        clock: Seconds since the epoch.
         show: Shows one line of what telemetry knows already.
         telemetry: Told of what is tried again.
     """
@@ -46,6 +66,7 @@ class Generating:
         workers: Workers,
         asking: Asking,
         accounting: Accounting,
+        clock: Callable[[], float],
         show: Callable[[str], None],
         telemetry: Telemetries,
     ) -> None:
@@ -54,12 +75,15 @@ class Generating:
         self._workers = workers
         self._asking = asking
         self._accounting = accounting
+        self._clock = clock
         self._show = show
         self._telemetry = telemetry
         self._algorithm: Algorithm
         self._answers_are_reused = False
-        self._making: dict[int, Proposal] = {}
+        self._unmade: deque[Proposal] = deque()
+        self._making: dict[int, Making] = {}
         self._attempts: dict[int, int] = {}
+        self._took = RecentTimes()
         self._barren = 0
 
     def restore(self, algorithm: Algorithm) -> None:
@@ -69,7 +93,10 @@ class Generating:
             algorithm: Brought to where the ledger ends.
         """
         self._algorithm = algorithm
-        self._making = {proposal.number: proposal for proposal in self._memory.unfinished}
+        self._unmade = deque(self._memory.unfinished)
+        latest = itertools.islice(reversed(self._memory.state.proposals.values()), KEPT)
+        for proposal in reversed([proposal for proposal in latest if proposal.generated]):
+            self._took.add(proposal.seconds)
 
     def begin(self, *, answers_are_reused: bool) -> None:
         """Hands those over.
@@ -78,26 +105,26 @@ class Generating:
             answers_are_reused: Whether a sample whose answer is known need not be asked about again.
         """
         self._answers_are_reused = answers_are_reused
-        for proposal in self._making.values():
-            self._hand_over(proposal)
+        self._hand_over_unmade()
 
     @property
     def in_progress(self) -> bool:
         """Whether candidates are being made."""
-        return bool(self._making)
+        return bool(self._making or self._unmade)
 
     def left(self) -> int:
         """Returns how many queries are neither asked nor promised to a candidate or a proposal on its way."""
-        return self._asking.left(sum(proposal.count for proposal in self._making.values()))
+        return self._asking.left(self._promised())
 
     def propose(self) -> int | None:
         """Thinks of a proposal, if it is time for one, and has it made; returns its number."""
         left = self.left() if self._is_time() else 0
         if not left:
             return None
+        since = self._clock()
         proposal = self._algorithm.ask(min(self._config.budget.batch_size, left))
         self._memory.append(EventKind.ASKED, {"proposal": proposal.number, "count": proposal.count})
-        self._hand_over(proposal)
+        self._hand_over(proposal, since)
         return proposal.number
 
     def ended(self, event: GenerationResult | GenerationFailed) -> None:
@@ -112,27 +139,55 @@ class Generating:
         else:
             self._failed(event)
 
-    def _is_time(self) -> bool:
-        if self._making:
-            return False
-        if self._config.runtime.mode == "synchronous":
-            return not self._asking.waiting and not self._asking.in_flight
-        return len(self._asking.ready) <= self._workers.evaluators
+    def _promised(self) -> int:
+        """Returns how many candidates are on their way."""
+        proposals = (*self._unmade, *(making.proposal for making in self._making.values()))
+        return sum(proposal.count for proposal in proposals)
 
-    def _hand_over(self, proposal: Proposal) -> None:
+    def _is_time(self) -> bool:
+        if self._config.runtime.mode == "synchronous":
+            return not self.in_progress and not self._asking.waiting and not self._asking.in_flight
+        if self._unmade or len(self._making) >= self._workers.generators:
+            return False
+        return self._would_run_dry()
+
+    def _would_run_dry(self) -> bool:
+        """Says whether evaluators would wait if another proposal were not begun now.
+
+        What is at hand, with what is being made, has to last until it could be there. Before both rates were
+        measured it is enough that every evaluator finds a candidate ready when it ends.
+        """
+        promised, evaluators = self._promised(), self._workers.evaluators
+        at_most = evaluators + (2 * self._workers.generators - 1) * self._config.budget.batch_size
+        if len(self._asking.ready) + promised > at_most:
+            return False
+        lead_seconds = self._took.quantile(LEAD_QUANTILE) if self._took else None
+        wanted = None if lead_seconds is None else self._asking.wanted_within(lead_seconds)
+        if lead_seconds is None or wanted is None:
+            return len(self._asking.ready) + promised <= evaluators
+        # Candidates are whole: half of one more is where the next whole number begins.
+        return self._asking.at_hand_within(lead_seconds) + promised + 0.5 < wanted
+
+    def _hand_over(self, proposal: Proposal, since: float) -> None:
         known = self._memory.known.now() if self._answers_are_reused else frozenset[str]()
-        self._making[proposal.number] = proposal
+        self._making[proposal.number] = Making(proposal, since)
         self._attempts[proposal.number] = self._attempts.get(proposal.number, 0) + 1
         self._workers.generate(
             GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
         )
 
+    def _hand_over_unmade(self) -> None:
+        while self._unmade and len(self._making) < self._workers.generators:
+            self._hand_over(self._unmade.popleft(), self._clock())
+
     def _made(self, result: GenerationResult) -> None:
-        del self._making[result.proposal]
+        making = self._making.pop(result.proposal)
+        self._took.add(self._clock() - making.since)
         self._attempts.pop(result.proposal, None)
         self._memory.generated(result)
         self._accounting.generating.append((result.started, result.finished))
         self._asking.ready.extend(result.feasible)
+        self._hand_over_unmade()
         self._barren = 0 if result.feasible else self._barren + 1
         if self._barren >= BARREN_PROPOSALS:
             reasons = sorted({candidate.infeasible or "" for candidate in result.candidates})
@@ -142,12 +197,12 @@ class Generating:
             )
 
     def _failed(self, event: GenerationFailed) -> None:
-        proposal = self._making.pop(event.proposal)
+        proposal = self._making.pop(event.proposal).proposal
         self._telemetry.noted(Level.WARNING, "generation-failed", event.message, event.proposal)
         if not event.retryable or self._attempts[event.proposal] >= ATTEMPTS:
             raise InfrastructureError(f"the model failed on proposal {event.proposal}: {event.message}")
         self._show(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")
-        self._hand_over(proposal)
+        self._hand_over(proposal, self._clock())
 
 
 __all__ = ["ATTEMPTS", "BARREN_PROPOSALS", "Generating"]

@@ -1,7 +1,8 @@
 """The inline runtime: everything in this process, with the same semantics as on a cluster.
 
-The model runs in one thread, each evaluator in one of its own that waits for its oracle's process. For
-laptops, debugging and tests. May import the core.
+Each generator is a thread with a copy of the model of its own, so a backbone need not bear two threads at once
+(many samplers keep a state), and copies spread over the machine's GPUs; each evaluator is a thread that waits for
+its oracle's process. For laptops, debugging and tests. May import the core.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 import torch
@@ -90,17 +92,33 @@ class InlineRuntime:
             endpoint.shut()
 
 
+@dataclass(frozen=True)
+class Model:
+    """One copy of the model with its own constraints: neither has to bear two threads."""
+
+    backbone: Backbone
+    constraints: tuple[Constraint, ...]
+
+
+def devices_of(device: str, copies: int) -> list[str]:
+    """Returns where each copy of a model goes: over all GPUs in turn, unless one was named."""
+    gpus = torch.cuda.device_count()
+    if copies == 1 or device not in ("auto", "cuda") or gpus < 2:
+        return [device] * copies
+    return [f"cuda:{copy % gpus}" for copy in range(copies)]
+
+
 class InlineWorkers:
     """Threads that fulfil :class:`pilotwave.execution.workers.Workers`."""
 
     def __init__(self, job: CampaignJob) -> None:
         config = job.config
         self.evaluators = config.runtime.evaluators
+        self.generators = config.runtime.generators_in_use
         self._config: CampaignConfig = config
         self._events: queue.SimpleQueue[WorkerEvent] = queue.SimpleQueue()
-        self._backbone: Backbone
-        self._constraints: list[Constraint] = []
         self._logs = RunDirectory(job.run_dir).logs
+        self._models: queue.SimpleQueue[Model] = queue.SimpleQueue()
         receipts = RunDirectory(job.run_dir).receipts
         self._hosts: list[OracleHost] = [
             open_oracle_host(config.oracle, receipts, f"evaluator-{number}") for number in range(self.evaluators)
@@ -110,21 +128,24 @@ class InlineWorkers:
 
     def start(self) -> WorkerFacts:
         """Loads the model while the oracle processes start."""
-        torch.set_num_threads(self._config.runtime.generator_threads)
+        config = self._config.runtime
+        torch.set_num_threads(config.generator_threads)
         with ThreadPoolExecutor(self.evaluators, thread_name_prefix="start") as pool:
             starting = [pool.submit(host.start) for host in self._hosts]
-            self._load()
+            loaded = [self._load(device) for device in devices_of(config.device, self.generators)]
             identities = [future.result() for future in starting]
         for host in self._hosts:
             self._idle.put(host)
-        return WorkerFacts.of(self._backbone, identities[0])
+        for model in loaded:
+            self._models.put(model)
+        return WorkerFacts.of(loaded[0].backbone, identities[0])
 
     def preflight(self) -> None:
         """Asks the first evaluator the known question."""
         self._hosts[0].preflight()
 
     def generate(self, request: GenerationRequest) -> None:
-        """Hands a proposal to the generator's thread."""
+        """Hands a proposal to a thread with an idle model."""
         self._in_background(self._generate, request)
 
     def evaluate(self, request: EvaluationRequest) -> None:
@@ -154,17 +175,20 @@ class InlineWorkers:
         # Daemon threads: an interrupted driver must not wait for a model in the middle of a batch.
         threading.Thread(target=work, args=(request,), daemon=True).start()
 
-    def _load(self) -> None:
-        self._backbone = self._config.backbone.build(self._config.runtime.device)
-        self._constraints = [constraint.build() for constraint in self._config.constraints]
+    def _load(self, device: str) -> Model:
+        constraints = tuple(constraint.build() for constraint in self._config.constraints)
+        return Model(self._config.backbone.build(device), constraints)
 
     def _generate(self, request: GenerationRequest) -> None:
         event: WorkerEvent
+        model = self._models.get()
         try:
             with doing(self._logs, worker="generator", proposal=request.proposal.number):
-                event = generate_candidates(self._backbone, self._constraints, request)
+                event = generate_candidates(model.backbone, model.constraints, request)
         except Exception as error:  # the model may be the user's: whatever it raises becomes one line
             event = GenerationFailed(request.proposal.number, f"{type(error).__name__}: {error}", retryable=False)
+        finally:
+            self._models.put(model)
         self._events.put(event)
 
     def _evaluate(self, request: EvaluationRequest) -> None:

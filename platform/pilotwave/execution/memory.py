@@ -21,7 +21,7 @@ from pilotwave.config.campaign import Objective
 from pilotwave.errors import RunDirectoryError
 from pilotwave.execution.known import KnownSamples
 from pilotwave.execution.receipts import discard_receipt, read_receipts
-from pilotwave.execution.replay import checkpoints_of, observation_of, replay
+from pilotwave.execution.replay import checkpoints_of, observation_of, replay, standing_at
 from pilotwave.execution.workers import GenerationResult
 from pilotwave.protocols import Algorithm
 from pilotwave.storage import save_checkpoint
@@ -59,6 +59,7 @@ class CampaignMemory:
         self.known = KnownSamples()
         self.unfinished: list[Proposal] = []
         self._told = set(self.state.told)
+        self._unmade: dict[int, int] = {}  # from a proposal to the event with which it was thought of
         self._untold: list[str] = []
         self._recent: list[str] = []
 
@@ -214,19 +215,32 @@ class CampaignMemory:
         return candidate.sample.label() if candidate.sample is not None else ""
 
     def checkpoint(self, algorithm: Algorithm) -> None:
-        """Saves the algorithm's state; the last two are kept."""
+        """Saves the algorithm's state; the last two are kept, and the last before the oldest unmade proposal.
+
+        From there such a proposal is thought of again, when a driver that was killed is followed by another.
+        """
         path = self._run.checkpoints / f"{self.state.sequence:010d}.pt"
         state = {"sequence": self.state.sequence, "algorithm": algorithm.name, "state": algorithm.state_dict()}
         save_checkpoint(path, state)
-        for old in checkpoints_of(self._run)[:-2]:
-            old.unlink(missing_ok=True)
+        checkpoints = checkpoints_of(self._run)
+        oldest = min(self._unmade.values(), default=self.state.sequence + 1)
+        needed = [path for path in checkpoints if standing_at(path) < oldest][-1:]
+        for path in checkpoints[:-2]:
+            if path not in needed:
+                path.unlink(missing_ok=True)
 
     def restore(self, algorithm: Algorithm) -> None:
         """Brings a fresh algorithm, and this memory, to where the ledger ends."""
-        asked = replay(self._run, self._ledger, self.state, self._objective, algorithm)
-        self.unfinished = [
-            proposal for number, proposal in sorted(asked.items()) if not self.state.proposals[number].generated
-        ]
+        unmade = {number for number, item in self.state.proposals.items() if not item.generated}
+        if unmade:
+            self._unmade = {
+                event.record["proposal"]: event.sequence
+                for event in self._ledger.events()
+                if event.kind is EventKind.ASKED and event.record["proposal"] in unmade
+            }
+        oldest = min(self._unmade.values(), default=None)
+        asked = replay(self._run, self._ledger, self.state, self._objective, algorithm, before=oldest)
+        self.unfinished = [asked[number] for number in sorted(unmade)]
         self.known = KnownSamples(self._ledger.feasible_identities())
         open_ids = [
             query_id
@@ -240,6 +254,10 @@ class CampaignMemory:
 
     def _take_note(self, event: Event) -> None:
         self.state.apply(event)
+        if event.kind is EventKind.ASKED:
+            self._unmade[event.record["proposal"]] = event.sequence
+        elif event.kind is EventKind.GENERATED:
+            self._unmade.pop(event.record["proposal"], None)
         self._listen(event)
 
     def _take_up(self, candidates: Sequence[Candidate]) -> None:

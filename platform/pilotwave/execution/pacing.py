@@ -6,6 +6,8 @@ and one more. Pure functions of the time that the caller passes; may import the 
 
 from __future__ import annotations
 
+import math
+
 SECONDS_PER_MINUTE = 60.0
 
 
@@ -23,6 +25,13 @@ class Pace:
     def seconds_until_free(self, now: float) -> float:
         """Returns how long the next attempt has to wait, 0 if it may begin."""
         return max(0.0, self._free_at - now)
+
+    def allowed_within(self, now: float, seconds: float, amount: float) -> float:
+        """Returns how many attempts of so large an amount may begin in the next seconds."""
+        wait, apart = self.seconds_until_free(now), amount * self._seconds_each
+        if wait > seconds:
+            return 0.0
+        return math.inf if apart <= 0 else 1.0 + (seconds - wait) // apart
 
     def take(self, now: float, amount: float = 1.0) -> None:
         """Takes note of an attempt that begins, also one of the past."""
@@ -49,6 +58,17 @@ class RateLimits:
         """Returns how long the next attempt has to wait, 0 if it may begin."""
         paces = [pace for pace in (self._calls, self._cost) if pace is not None]
         return max((pace.seconds_until_free(now) for pace in paces), default=0.0)
+
+    def allowed_within(self, now: float, seconds: float, cost: float) -> float:
+        """Returns how many attempts may begin in the next seconds; infinite without a limit.
+
+        Args:
+            now: The time.
+            seconds: From now.
+            cost: What an attempt is expected to cost.
+        """
+        calls = math.inf if self._calls is None else self._calls.allowed_within(now, seconds, 1.0)
+        return min(calls, math.inf if self._cost is None else self._cost.allowed_within(now, seconds, cost))
 
     def begin(self, now: float, cost: float) -> None:
         """Takes note of an attempt with its expected cost; call it for those of an earlier driver, too."""

@@ -19,7 +19,13 @@ from pilotwave.types import Candidate, Observation, Proposal
 
 
 def replay(
-    run: RunDirectory, ledger: Ledger, state: CampaignState, objective: Objective, algorithm: Algorithm
+    run: RunDirectory,
+    ledger: Ledger,
+    state: CampaignState,
+    objective: Objective,
+    algorithm: Algorithm,
+    *,
+    before: int | None = None,
 ) -> dict[int, Proposal]:
     """Brings a fresh algorithm to where a state of the ledger stands.
 
@@ -29,6 +35,7 @@ def replay(
         state: Reduced from the ledger's events; later ones are left out.
         objective: Of the campaign.
         algorithm: Was told nothing yet.
+        before: Only a checkpoint from before this event is used, so that what was proposed then is proposed again.
 
     Returns:
         What it proposed on the way, by number; what it had proposed before the checkpoint is not among it.
@@ -38,7 +45,7 @@ def replay(
         StorageError: The ledger cannot be read.
     """
     asked: dict[int, Proposal] = {}
-    for event in ledger.events(_load_newest(run, state, algorithm)):
+    for event in ledger.events(_load_newest(run, state, algorithm, before)):
         if event.sequence > state.sequence:
             break
         if event.kind is EventKind.ASKED:
@@ -68,9 +75,16 @@ def checkpoints_of(run: RunDirectory) -> list[Path]:
     return sorted(run.checkpoints.glob("[0-9]*.pt"))
 
 
-def _load_newest(run: RunDirectory, state: CampaignState, algorithm: Algorithm) -> int:
+def standing_at(checkpoint: Path) -> int:
+    """Returns the event that a checkpoint stands at, by its file's name."""
+    return int(checkpoint.stem)
+
+
+def _load_newest(run: RunDirectory, state: CampaignState, algorithm: Algorithm, before: int | None) -> int:
     """Loads the newest readable checkpoint; returns the event it stands at, 0 without one."""
     for path in reversed(checkpoints_of(run)):
+        if before is not None and standing_at(path) >= before:
+            continue
         try:
             saved = load_checkpoint(path)
             if saved["sequence"] > state.sequence or saved["algorithm"] != algorithm.name:
@@ -82,4 +96,4 @@ def _load_newest(run: RunDirectory, state: CampaignState, algorithm: Algorithm) 
     return 0
 
 
-__all__ = ["checkpoints_of", "observation_of", "replay"]
+__all__ = ["checkpoints_of", "observation_of", "replay", "standing_at"]

@@ -172,13 +172,15 @@ WorkerEvent = GenerationResult | GenerationFailed | Evaluation
 
 
 class Workers(Protocol):
-    """A generator and a pool of evaluators.
+    """Generators and a pool of evaluators.
 
     Attributes:
         evaluators: How many evaluations can be in flight at once.
+        generators: How many proposals can be made at once.
     """
 
     evaluators: int
+    generators: int
 
     def start(self) -> WorkerFacts:
         """Loads the model and starts the oracle workers; returns when all are ready.
@@ -197,7 +199,7 @@ class Workers(Protocol):
         ...
 
     def generate(self, request: GenerationRequest) -> None:
-        """Hands over a proposal; returns at once."""
+        """Hands over a proposal; returns at once. At most ``generators`` may be in the making."""
         ...
 
     def evaluate(self, request: EvaluationRequest) -> None:

@@ -6,6 +6,7 @@ it ends. Nothing sleeps: to wait is to turn the clock. May import the core.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,7 +15,13 @@ from dataclasses import dataclass, field
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.execution.generation import generate_candidates
 from pilotwave.execution.question import OracleIdentity, unanswered
-from pilotwave.execution.workers import EvaluationRequest, GenerationRequest, WorkerEvent, WorkerFacts
+from pilotwave.execution.workers import (
+    EvaluationRequest,
+    GenerationRequest,
+    GenerationResult,
+    WorkerEvent,
+    WorkerFacts,
+)
 from pilotwave.protocols import Backbone, QueryContext
 from pilotwave.testing.faulty_oracles import score
 from pilotwave.types import Evaluation, Failure, Status, Timings
@@ -42,18 +49,22 @@ class VirtualWorkers:
     Attributes:
         config: Of the campaign; only its model is used.
         oracle: How an attempt goes.
+        model: How long a proposal takes to make, in seconds.
         now: The clock.
         asked: Every attempt in order: when, which query, which attempt.
     """
 
     config: CampaignConfig
     oracle: Callable[[EvaluationRequest], Attempt]
+    model: Callable[[GenerationRequest], float] = lambda request: 0.0
     now: float = 1_000_000.0
     asked: list[tuple[float, str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.evaluators = self.config.runtime.evaluators
+        self.generators = self.config.runtime.generators_in_use
         self.in_flight = 0
+        self.in_the_making = 0
         self._agenda: list[tuple[float, int, WorkerEvent | Callable[[], None]]] = []
         self._order = itertools.count()
         self._backbone: Backbone
@@ -76,8 +87,13 @@ class VirtualWorkers:
         """Asks nothing."""
 
     def generate(self, request: GenerationRequest) -> None:
-        """Makes a proposal's candidates in no time."""
-        self._push(self.now, generate_candidates(self._backbone, [], request))
+        """Makes a proposal's candidates, and lets it take its time."""
+        self.in_the_making += 1
+        if self.in_the_making > self.generators:
+            raise ValueError(f"expected at most {self.generators} proposals in the making, got one more")
+        result = generate_candidates(self._backbone, [], request)
+        ended = self.now + self.model(request)
+        self._push(ended, dataclasses.replace(result, started=self.now, finished=ended))
 
     def evaluate(self, request: EvaluationRequest) -> None:
         """Lets an attempt take its time."""
@@ -109,6 +125,7 @@ class VirtualWorkers:
                 event()
                 return []
             self.in_flight -= isinstance(event, Evaluation)
+            self.in_the_making -= isinstance(event, GenerationResult)
             events.append(event)
         if not events:
             self.now = deadline
