@@ -7,6 +7,7 @@ handed over again, and gives the same candidates. May import the modules beside 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pilotwave.errors import BreakerError, InfrastructureError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.asking import Asking
 from pilotwave.execution.forecasting import KEPT, RecentTimes
+from pilotwave.execution.generation import REPEAT
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.telemetry import Level, Telemetries
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest, GenerationResult, Workers
@@ -184,6 +186,7 @@ class Generating:
         making = self._making.pop(result.proposal)
         self._took.add(self._clock() - making.since)
         self._attempts.pop(result.proposal, None)
+        result = self._without_repeats(result)
         self._memory.generated(result)
         self._accounting.generating.append((result.started, result.finished))
         self._asking.ready.extend(result.feasible)
@@ -195,6 +198,29 @@ class Generating:
                 f"no feasible candidate in {self._barren} proposals in a row ({'; '.join(reasons[:3])}); "
                 "loosen the constraints or raise generation.redraws"
             )
+
+    def _without_repeats(self, result: GenerationResult) -> GenerationResult:
+        """Takes out what another proposal, made at the same time, came to as well: it is asked about once."""
+        if not self._answers_are_reused:
+            return result
+        known = self._memory.known
+        repeated = {
+            candidate.query_id
+            for candidate in result.candidates
+            if candidate.infeasible is None
+            and candidate.sample is not None
+            and candidate.sample.identity() in known
+        }
+        if not repeated:
+            return result
+        return dataclasses.replace(
+            result,
+            candidates=tuple(
+                dataclasses.replace(candidate, infeasible=REPEAT) if candidate.query_id in repeated else candidate
+                for candidate in result.candidates
+            ),
+            feasible=tuple(query_id for query_id in result.feasible if query_id not in repeated),
+        )
 
     def _failed(self, event: GenerationFailed) -> None:
         proposal = self._making.pop(event.proposal).proposal

@@ -17,6 +17,9 @@ from pilotwave.protocols import Backbone, Constraint
 from pilotwave.samples import Invalid, Sample
 from pilotwave.types import Candidate, Draw
 
+REPEAT = "repeat: its answer is known or on its way"
+"""Why a sample that is known need not be asked about."""
+
 
 def generate_candidates(
     backbone: Backbone, constraints: Sequence[Constraint], request: GenerationRequest
@@ -76,7 +79,7 @@ def _judge(
         if reason is None:
             identity = sample.identity()
             if any(identity in samples for samples in known):
-                reason = "repeat: its answer is known or on its way"
+                reason = REPEAT
     noise_sequence, latent, condition = (tensor.detach().cpu().clone() for tensor in tensors)
     return Candidate(
         query_id=draw.query_id,
@@ -91,4 +94,4 @@ def _judge(
     )
 
 
-__all__ = ["generate_candidates"]
+__all__ = ["REPEAT", "generate_candidates"]

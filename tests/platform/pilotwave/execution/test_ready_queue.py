@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError
 from pilotwave.execution.coordinator import Coordinator
+from pilotwave.execution.generation import generate_candidates
 from pilotwave.execution.job import CampaignJob
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
@@ -171,3 +173,29 @@ def thought_of(folder: Path) -> dict[int, int]:
     with Ledger.open(folder / "ledger.sqlite", read_only=True) as ledger:
         events = [event for event in ledger.events() if event.kind is EventKind.ASKED]
     return {event.record["proposal"]: event.sequence for event in events}
+
+
+class MakingTheSame(VirtualWorkers):
+    """Every odd proposal comes to the same samples as the one before, which is made at the same time."""
+
+    def generate(self, request: GenerationRequest) -> None:
+        twin = dataclasses.replace(request.proposal, number=request.proposal.number // 2 * 2)
+        same = generate_candidates(
+            self._backbone, [], dataclasses.replace(request, proposal=twin, known=frozenset())
+        )
+        number = request.proposal.number
+        candidates = tuple(
+            dataclasses.replace(item, proposal=number, query_id=f"p{number:04d}-{item.query_id.split('-')[1]}")
+            for item in same.candidates
+        )
+        feasible = tuple(item.query_id for item in candidates)
+        self._push(
+            self.now + 8.0, dataclasses.replace(same, proposal=number, candidates=candidates, feasible=feasible)
+        )
+
+
+def test_what_two_generators_come_to_at_once_is_asked_about_once(tmp_path: Path) -> None:
+    drive(tmp_path / "run", lambda: 0.5, 8.0, workers=MakingTheSame, runtime={"generators": 2})
+    state = state_of(tmp_path / "run")
+    assert [len(item.query_ids) for item in state.proposals.values()][:4] == [8, 0, 8, 0]
+    assert state.infeasible >= 8
