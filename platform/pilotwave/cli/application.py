@@ -21,6 +21,7 @@ from pilotwave.cli.sample import sample
 from pilotwave.cli.schema import schema
 from pilotwave.cli.status import status
 from pilotwave.cli.submit import submit
+from pilotwave.cli.timeline import timeline
 from pilotwave.cli.top import top
 from pilotwave.cli.train import train
 from pilotwave.cli.validate import validate
@@ -57,6 +58,7 @@ app.add_typer(jobs)
 app.command()(status)
 app.command()(control)
 app.command()(logs)
+app.command()(timeline)
 app.command()(top)
 app.command()(export)
 app.command()(generate)

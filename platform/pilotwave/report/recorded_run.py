@@ -75,6 +75,7 @@ class RecordedRun:
         media: The kind of sample, or None if nothing was decoded yet.
         state: Everything that can be counted.
         drawn: The query ids of all candidates, in the order they were made.
+        evaluators: How many oracle workers the campaign asks for.
     """
 
     directory: RunDirectory
@@ -85,6 +86,7 @@ class RecordedRun:
     media: str | None
     state: CampaignState
     drawn: tuple[str, ...]
+    evaluators: int = 1
 
     @classmethod
     def read(cls, run_dir: Path) -> Self:
@@ -112,6 +114,7 @@ class RecordedRun:
             media=media,
             state=CampaignState.of(events),
             drawn=drawn,
+            evaluators=_evaluators(fields.get("runtime")),
         )
 
     def judged(self, query_ids: Sequence[str] | None = None) -> Iterator[Judged]:
@@ -159,6 +162,12 @@ def _objective(fields: Mapping[str, Any], directory: RunDirectory) -> Objective:
             f"{directory.campaign_file}: objective: expected direction maximize or minimize, "
             f"got {fields.get('objective')!r}; undo the change"
         ) from error
+
+
+def _evaluators(section: object) -> int:
+    """Returns how many there are; 2, the default, if the file does not say."""
+    count = section.get("evaluators") if isinstance(section, Mapping) else None
+    return count if isinstance(count, int) and count > 0 else 2
 
 
 def _kind(section: object) -> str:
