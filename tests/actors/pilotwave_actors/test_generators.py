@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_ray_runtime import pids_of_actor
 
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.campaign import Campaign, CampaignResult
 from pilotwave.config.given import GivenBackboneConfig
 from pilotwave.config.loading import check_campaign
 from pilotwave.errors import ConfigError, InputError
+from pilotwave.testing.actor_processes import pids_of_actor
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
 from pilotwave.testing.limited_networks import slowed_down
 from pilotwave.testing.small_campaign import campaign, state_of, wait_for
