@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "0")
 """Read by Ray's processes when a node starts. An evaluator that goes down with its optimizer would otherwise take
 the guard of its oracle along, and an answer that is on its way, and paid for, would have no time to leave its
 receipt. The guards end oracles by themselves."""
+LIVES = 4
+"""How often what keeps dying (an optimizer, a private cluster) is made in a row with nothing answered between."""
 
 
 @contextmanager
@@ -68,11 +71,31 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
         ray.shutdown()
 
 
+class ClusterLostError(InfrastructureError):
+    """The private cluster of this process is gone, and whoever worked in it; the run is on the disk."""
+
+
+def is_connected() -> bool:
+    """Says whether this process is connected to a cluster, without importing Ray, which would settle its mode."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
 def through_client() -> bool:
     """Says whether this process speaks to the cluster through Ray Client."""
     from ray.util.client import ray as client
 
     return bool(client.is_connected())  # type: ignore[no-untyped-call]
+
+
+def private_cluster_died() -> bool:
+    """Says whether this process has started a cluster of its own and what makes it one is dead."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None or not node.is_head():
+        return False
+    return any(kind in ("raylet", "gcs_server") for kind, _ in node.dead_processes())
 
 
 def nodes_in_words(nodes: list[dict[str, Any]]) -> dict[str, Mapping[str, float]]:
@@ -159,4 +182,14 @@ def _signal_handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-__all__ = ["CHILDREN_LIVE_ON", "connected", "has_autoscaler", "nodes_in_words", "through_client"]
+__all__ = [
+    "CHILDREN_LIVE_ON",
+    "LIVES",
+    "ClusterLostError",
+    "connected",
+    "has_autoscaler",
+    "is_connected",
+    "nodes_in_words",
+    "private_cluster_died",
+    "through_client",
+]

@@ -65,14 +65,18 @@ class EvaluatorPool:
         Raises:
             PilotwaveError: One cannot be built.
         """
-        identities = [fetch(reference, f"evaluator {number}") for number, reference in enumerate(self._starting)]
+        identities = [
+            fetch(reference, f"evaluator {number}", self._actors[number].start.remote)
+            for number, reference in enumerate(self._starting)
+        ]
         self._idle.extend(range(self._count))
         identity: OracleIdentity = identities[0]
         return identity
 
     def preflight(self) -> None:
         """Asks the first evaluator the known question."""
-        fetch(self._actors[0].preflight.remote(), "the preflight")
+        preflight = self._actors[0].preflight.remote
+        fetch(preflight(), "the preflight", preflight)
 
     def evaluate(self, request: EvaluationRequest) -> None:
         """Hands a question to an idle evaluator."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from pilotwave.errors import InfrastructureError, PilotwaveError
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
+from pilotwave_actors.cluster import LIVES, ClusterLostError, private_cluster_died
 from pilotwave_actors.optimizer import Look, Optimizer
 
-LIVES = 4
-"""How often an optimizer is made in all if it keeps dying without a word."""
+RESTARTS = 100
+"""How often Ray makes it again at most: what ends one that dies again and again while nobody looks on."""
 NAMESPACE = "pilotwave"
 """Where optimizers that outlive their driver are found again."""
 LOOK_SECONDS = 0.25
@@ -42,7 +43,7 @@ def launch(
     import ray
 
     settings: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 4, "max_task_retries": 0, **options}
-    settings["max_restarts"] = LIVES - 1
+    settings["max_restarts"] = RESTARTS
     if outlives_driver:
         settings |= {"lifetime": "detached", "name": _name(job), "namespace": NAMESPACE}
     return ray.remote(Optimizer).options(**settings).remote(job, *arguments)
@@ -69,6 +70,7 @@ def follow(optimizer: Any, observe: Observer, interrupt: Interrupt) -> Outcome:
     """Looks on until the campaign ends.
 
     Raises:
+        ClusterLostError: The private cluster of this process is gone.
         InfrastructureError: The optimizer is gone for good.
         PilotwaveError: As the loop raised it.
         ConnectionError: The cluster cannot be reached any more.
@@ -77,17 +79,25 @@ def follow(optimizer: Any, observe: Observer, interrupt: Interrupt) -> Outcome:
     from ray.exceptions import ActorDiedError, RayActorError
 
     silent_since: float | None = None
+    deaths, ended = 0, -1  # deaths in a row, and how many queries had ended before them
     while True:
         try:
             if interrupt.is_set():
                 optimizer.interrupt.remote()  # again and again: one that was made anew has not heard it
             look: Look = ray.get(optimizer.look.remote())
         except RayActorError as error:
+            if private_cluster_died():
+                raise ClusterLostError(
+                    f"the private Ray cluster died {LIVES} times in a row; all answers are in the ledger: see what "
+                    "kills it (memory?), then `pilotwave resume`"
+                ) from error
+            deaths += silent_since is None
             silent_since = silent_since or time.monotonic()
             patience = GONE_SECONDS if isinstance(error, ActorDiedError) else MISSING_SECONDS
-            if time.monotonic() - silent_since > patience:
+            if deaths >= LIVES or time.monotonic() - silent_since > patience:
+                ray.kill(optimizer)
                 raise InfrastructureError(
-                    f"the optimizer actor died {LIVES} times or is not coming back "
+                    f"the optimizer actor died {LIVES} times in a row or is not coming back "
                     f"({_first_line(error)}); all answers are in the ledger: mend the cluster, then "
                     "`pilotwave resume`"
                 ) from error
@@ -95,6 +105,9 @@ def follow(optimizer: Any, observe: Observer, interrupt: Interrupt) -> Outcome:
             continue
         silent_since = None
         if look.progress is not None:
+            now = look.progress.ended
+            if now > ended:
+                deaths, ended = 0, now
             observe(look.progress)  # also the last one, so that the count that is shown is whole
         if isinstance(look.ended, PilotwaveError):
             raise look.ended
@@ -124,4 +137,4 @@ def _first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-__all__ = ["LIVES", "find_at_work", "follow", "launch"]
+__all__ = ["find_at_work", "follow", "launch"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -9,26 +12,36 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from pilotwave.errors import InfrastructureError, PilotwaveError
 
+START_DEATHS = 5
+"""How often an actor may die while it is starting before that is taken for its own doing."""
 
-def fetch(reference: Any, what: str) -> Any:
+
+def fetch(reference: Any, what: str, again: Callable[[], Any] | None = None) -> Any:
     """Fetches a result that is waited for while starting; an error of ours comes out as it went in.
 
     Args:
         reference: Of the call.
         what: Whose call it is, in messages.
+        again: Makes the call again: an actor that is killed while it starts is made anew by Ray, and one death is
+            no reason to lay a campaign down.
 
     Raises:
         PilotwaveError: As the actor raised it.
-        InfrastructureError: The actor died, or raised something else.
+        InfrastructureError: The actor died, again and again, or raised something else.
     """
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, PilotwaveError):
-            raise error.cause from None
-        raise InfrastructureError(f"{what} could not be started: {cause_of(error)}") from error
-    except RayActorError as error:
-        raise InfrastructureError(f"{what} died while it was starting: {first_line(error)}") from error
+    for death in itertools.count(1):
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            if isinstance(error.cause, PilotwaveError):
+                raise error.cause from None
+            raise InfrastructureError(f"{what} could not be started: {cause_of(error)}") from error
+        except RayActorError as error:
+            if again is None or death == START_DEATHS:
+                raise InfrastructureError(f"{what} died while it was starting: {first_line(error)}") from error
+            time.sleep(float(death))
+            reference = again()
+    raise AssertionError("counting has no end")
 
 
 def cause_of(error: RayTaskError) -> str:

@@ -8,12 +8,13 @@ are imported inside ``build`` or later. May import pydantic, :mod:`pilotwave.err
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from pilotwave.errors import MissingDependencyError
 from pilotwave.protocols import Invariants, flattened
@@ -53,6 +54,24 @@ def path_in_campaign(place: str | Path, info: ValidationInfo) -> Path:
     """
     base_dir = (info.context or {}).get("base_dir") or Path.cwd()
     return (Path(base_dir) / Path(place).expanduser()).resolve()
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def _bytes(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    words = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
+    amount = 0 if words is None else int(float(words[1]) * _UNITS.get(words[2].upper(), 0))
+    if amount <= 0:
+        raise ValueError(f"expected bytes above 0, or an amount such as 4 GiB or 500 MB, got {value!r}")
+    return amount
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+"""A whole number, or a text such as ``"4 GiB"`` (1024) or ``"4 GB"`` (1000)."""
 
 
 class ComponentConfig(BaseModel):
@@ -131,6 +150,8 @@ class OracleConfig(ComponentConfig):
         calls_per_minute: How many attempts may begin in a minute, over all evaluators.
         cost_per_minute: What they may cost.
         recycle_after: The oracle's process is replaced after so many answers (leaks), or never.
+        memory_limit: Bytes that the oracle's process and whatever it starts may hold together; over it they are
+            killed, and the attempt failed in the stage ``"memory limit"``.
         isolation: ``"process"``: in a child process group that can be killed, the rule for native and
             third-party code. ``"thread"``: in the evaluator itself, for cheap trusted Python.
     """
@@ -165,10 +186,23 @@ class OracleConfig(ComponentConfig):
         None, gt=0, description="What the attempts of a minute may cost, over all evaluators."
     )
     recycle_after: int | None = Field(None, ge=1, description="Replace the oracle's process after so many answers.")
+    memory_limit: Bytes | None = Field(
+        None,
+        description="What the oracle's process and the programs it starts may hold in memory, e.g. 4 GiB; over it "
+        "they are killed, which costs the attempt. One that leaks is replaced before, between two questions.",
+    )
     isolation: Literal["process", "thread"] = Field(
         "process",
         description="Where the oracle's code runs: a child process that can be killed, or a thread.",
     )
+
+    @model_validator(mode="after")
+    def _can_be_watched(self) -> Self:
+        if self.memory_limit is not None and self.isolation == "thread":
+            raise ValueError(
+                "memory_limit needs a process that can be killed: choose isolation: process, or remove it"
+            )
+        return self
 
     @property
     def longest(self) -> float:

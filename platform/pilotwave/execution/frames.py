@@ -1,7 +1,8 @@
 """Messages between a driver and an oracle's process: a length, then a pickle, over a private socket.
 
 The socket is none of the standard streams, so whatever an oracle prints cannot corrupt a message. Only
-processes that pilotwave started hold it, so unpickling is safe. May import the standard library.
+processes that pilotwave started hold it, so unpickling is safe; each message carries a mark and a checksum, so that
+what a library wrote into the wrong descriptor is never taken for one. May import the standard library.
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ import pickle
 import socket
 import struct
 import time
+import zlib
 from typing import Any
 
-_LENGTH = struct.Struct(">Q")
+_MARK = b"pilotwav"
+_HEAD = struct.Struct(">8sQI")
 _CHUNK = 1 << 20
+
+
+class FrameError(Exception):
+    """What came is no message; who sent it cannot be understood any more."""
 
 
 def send_frame(channel: socket.socket, message: object, deadline: float | None = None) -> None:
@@ -30,7 +37,7 @@ def send_frame(channel: socket.socket, message: object, deadline: float | None =
     """
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     channel.settimeout(_remaining(deadline))
-    channel.sendall(_LENGTH.pack(len(body)) + body)
+    channel.sendall(_HEAD.pack(_MARK, len(body), zlib.crc32(body)) + body)
 
 
 def receive_frame(channel: socket.socket, deadline: float | None = None) -> Any:
@@ -39,9 +46,16 @@ def receive_frame(channel: socket.socket, deadline: float | None = None) -> Any:
     Raises:
         TimeoutError: The deadline passed.
         EOFError: The other end is gone.
+        FrameError: What came is no message.
     """
-    (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size, deadline))
-    return pickle.loads(_receive_exactly(channel, length, deadline))
+    head = _receive_exactly(channel, _HEAD.size, deadline)
+    mark, length, checksum = _HEAD.unpack(head)
+    if mark != _MARK:
+        raise FrameError(f"expected a message, got {head[:16]!r}")
+    body = _receive_exactly(channel, length, deadline)
+    if zlib.crc32(body) != checksum:
+        raise FrameError(f"a message of {length} bytes was corrupted on its way")
+    return pickle.loads(body)
 
 
 def _receive_exactly(channel: socket.socket, size: int, deadline: float | None) -> bytes:
@@ -67,4 +81,4 @@ def _remaining(deadline: float | None) -> float | None:
     return remaining
 
 
-__all__ = ["receive_frame", "send_frame"]
+__all__ = ["FrameError", "receive_frame", "send_frame"]

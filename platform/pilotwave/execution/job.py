@@ -90,6 +90,11 @@ class Progress:
     evaluators: int = 0
     platform_seconds: float = 0.0
 
+    @property
+    def ended(self) -> int:
+        """How many queries have ended, with a value or without."""
+        return self.answered + self.failed + self.reused
+
 
 @dataclass(frozen=True)
 class TimeShares:

@@ -1,11 +1,19 @@
 """The guard of an oracle's process: a tiny process between driver and oracle that never runs foreign code.
 
 Run as a script (not ``-m``: it must import nothing but the standard library, to stay small and unable to
-hang): ``python -P oracle_guard.py <lifeline fd> <worker fd> <sys.path as JSON>``. It forks the worker and
-then waits for one of three things. A byte on the lifeline: the driver wants the worker gone, now. The lifeline
+hang): ``python -P oracle_guard.py <lifeline fd> <worker fd> <sys.path as JSON> <bytes, or 0>``. It forks the worker
+and then waits for one of four things. A byte on the lifeline: the driver wants the worker gone, now. The lifeline
 closes without one: the driver was itself killed, so the worker gets a grace in which to finish its answer and
-leave the receipt. The worker dies: by a crash, the kernel, or because it is done. In each case the guard kills
-whatever the worker left running, reports the worker's wait status through the lifeline, and exits.
+leave the receipt. The worker dies: by a crash, the kernel, or because it is done. The worker holds more memory than
+it may. In each case the guard kills whatever the worker left running, reports the worker's wait status through the
+lifeline, and exits.
+
+Why memory is watched instead of forbidden: a limit of the kernel on a process (RLIMIT_AS, RLIMIT_DATA) counts
+address space that is only reserved, of which numerical libraries, CUDA and Java take many times what they use; it
+does not add up the programs that an oracle starts; and what then fails is some allocation in the middle of foreign
+code, which may hang, or give a wrong answer. What is counted here is what the worker and all that came of it really
+hold, ten times a second: anonymous and shared memory, swapped out or not. What takes more than the machine has left
+within a tenth of a second is the kernel's to end.
 
 Why a guard: an oracle stuck in native code holds the interpreter lock, so no thread of its own process can
 notice that the driver is gone; and the kernel's parent-death signal fires when the *thread* that started the
@@ -30,6 +38,11 @@ from pathlib import Path
 ORPHAN_GRACE_SECONDS = 10.0
 """How long an answer that is on its way may outlive a killed driver: it is paid for already."""
 
+ENDED = struct.Struct("<iq")
+"""What the guard reports at last: the worker's wait status, and the bytes it held if that was too much, else 0."""
+MEMORY_SECONDS = 0.1
+"""How often memory is looked at."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -49,7 +62,7 @@ def main() -> None:
     worker = os.fork()
     if worker:
         os.close(worker_fd)
-        _watch(worker, lifeline, woken)
+        _watch(worker, lifeline, woken, int(sys.argv[4]))
         return
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -71,10 +84,19 @@ def _become_worker(guard: int, worker_fd: int) -> None:
     serve(socket.socket(fileno=worker_fd))
 
 
-def _watch(worker: int, lifeline: socket.socket, woken: int) -> None:
-    status = _wait_for(worker, woken, lifeline.fileno(), None)
-    if status is None and not lifeline.recv(1):
-        status = _wait_for(worker, woken, None, ORPHAN_GRACE_SECONDS)
+class _OverMemory(Exception):
+    def __init__(self, held: int) -> None:
+        self.held = held
+
+
+def _watch(worker: int, lifeline: socket.socket, woken: int, memory_limit: int) -> None:
+    held = 0
+    try:
+        status = _wait_for(worker, woken, lifeline.fileno(), None, memory_limit)
+        if status is None and not lifeline.recv(1):
+            status = _wait_for(worker, woken, None, ORPHAN_GRACE_SECONDS, memory_limit)
+    except _OverMemory as error:
+        status, held = None, error.held
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(worker, signal.SIGKILL)
     if status is None:
@@ -82,18 +104,29 @@ def _watch(worker: int, lifeline: socket.socket, woken: int) -> None:
         _, status = os.waitpid(worker, 0)
     _kill_orphans()
     with contextlib.suppress(OSError):
-        lifeline.sendall(struct.pack("<i", status))
+        lifeline.sendall(ENDED.pack(status, held))
 
 
-def _wait_for(worker: int, woken: int, lifeline: int | None, seconds: float | None) -> int | None:
-    """Returns the worker's wait status once it is dead, or None if the lifeline spoke or the time ran out."""
+def _wait_for(
+    worker: int, woken: int, lifeline: int | None, seconds: float | None, memory_limit: int
+) -> int | None:
+    """Returns the worker's wait status once it is dead, or None if the lifeline spoke or the time ran out.
+
+    Raises:
+        _OverMemory: It holds too much.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
     watched = [woken] if lifeline is None else [woken, lifeline]
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        readable, _, _ = select.select(watched, [], [], left)
-        if not readable or lifeline in readable:
+        pause = left if not memory_limit else min(MEMORY_SECONDS, MEMORY_SECONDS if left is None else left)
+        readable, _, _ = select.select(watched, [], [], pause)
+        if lifeline in readable or (left is not None and left <= 0):
             return None
+        if memory_limit and (held := memory_below(os.getpid())) > memory_limit:
+            raise _OverMemory(held)
+        if not readable:
+            continue
         with contextlib.suppress(BlockingIOError):
             os.read(woken, 512)
         status = _reap(worker)
@@ -111,6 +144,31 @@ def _reap(worker: int) -> int | None:
             if pid == 0:
                 break
     return None
+
+
+def memory_below(pid: int) -> int:
+    """Returns the bytes that the descendants of a process hold; what two of them share counts for each.
+
+    Linux; elsewhere nothing is found and 0 is returned.
+    """
+    held, waiting = 0, _children(pid)
+    while waiting:
+        child = waiting.pop()
+        waiting += _children(child)
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{child}/status").read_text().splitlines():
+                name, _, amount = line.partition(":")
+                if name in ("RssAnon", "RssShmem", "VmSwap"):
+                    held += int(amount.split()[0]) * 1024
+    return held
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def _kill_orphans() -> None:

@@ -31,6 +31,10 @@ from pilotwave.protocols import KnownAnswer, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation, Failure, Status
 
+FULL = 0.8
+"""A process is replaced before its next question once it has used up this share of the memory that it had left
+after its first answer: a leak costs a restart now and then, not an attempt."""
+
 _LOG = logging.getLogger(__name__)
 _QUOTED_LINES = 50
 """So many of the last lines of an oracle that failed go into the run's log."""
@@ -58,6 +62,7 @@ class OracleProcess:
         receipts_dir: Path | None = None,
         environment: Mapping[str, str] | None = None,
         recycle_after: int | None = None,
+        memory_limit: int | None = None,
         start_limit: float = START_LIMIT,
     ) -> None:
         """Prepares everything; the process starts with :meth:`start` or the first question.
@@ -68,19 +73,26 @@ class OracleProcess:
             receipts_dir: Where the child leaves receipts before it replies, or None for none.
             environment: Environment variables of the child, over :data:`SINGLE_THREADED`.
             recycle_after: Replace the process after so many answers; default: what the configuration says.
+            memory_limit: Bytes that the child and whatever it starts may hold; default: what the configuration
+                says.
             start_limit: Seconds for starting and building.
 
         Raises:
-            InputError: The source does not pickle.
+            InputError: The source does not pickle, or memory cannot be watched here.
         """
         self.name = name
         self.time_limit = DEFAULT_TIME_LIMIT
         if isinstance(source, OracleConfig):
             self.time_limit = source.longest
             recycle_after = source.recycle_after if recycle_after is None else recycle_after
+            memory_limit = source.memory_limit if memory_limit is None else memory_limit
+        if memory_limit is not None and not Path("/proc/self/status").exists():
+            raise InputError("oracle.memory_limit needs Linux, where memory can be watched; remove it")
         self._startup = Startup(_pickled(source), receipts_dir, name)
         self._environment = {**SINGLE_THREADED, **(environment or {})}
         self._recycle_after = recycle_after
+        self._memory_limit = memory_limit
+        self._memory_at_first = 0
         self._start_limit = start_limit
         self._answers = 0
         self._worker: WorkerProcess | None = None
@@ -104,10 +116,10 @@ class OracleProcess:
     def evaluate(self, sample: Sample, context: QueryContext, time_limit: float | None = None) -> Evaluation:
         """Asks one question; whatever happens is in the evaluation, nothing is raised.
 
-        A failure to start has the stage ``"start"``, the death of the process ``"worker"``, and both may be
-        tried again. At the limit the whole process group is killed: ``TIMED_OUT``, stage ``"wall-clock
-        limit"``, not retryable. If a receipt shows that the answer had been there before the process died,
-        the answer counts. After :meth:`close` the status is ``CANCELLED``.
+        A failure to start has the stage ``"start"``, the death of the process ``"worker"``, one for holding too
+        much memory ``"memory limit"``; all may be tried again. At the time limit the whole process group is killed:
+        ``TIMED_OUT``, stage ``"wall-clock limit"``, not retryable. If a receipt shows that the answer had been
+        there before the process died, the answer counts. After :meth:`close` the status is ``CANCELLED``.
 
         Args:
             sample: What is judged.
@@ -131,11 +143,14 @@ class OracleProcess:
             reply = _exchange(worker, Question(sample, context), limit)
             assert isinstance(reply, Evaluation)
             self._answers += 1
+            if self._memory_limit is not None and self._answers == 1:
+                self._memory_at_first = worker.memory()
         except TimeoutError:
             failure = Failure("wall-clock limit", f"no answer within {limit:g} s; the oracle's process was killed")
             reply = self._bury(worker, context, failure, started, Status.TIMED_OUT)
         except WorkerDiedError as error:
-            reply = self._bury(worker, context, Failure("worker", one_line(str(error)), True), started)
+            stage = "memory limit" if error.over_memory else "worker"
+            reply = self._bury(worker, context, Failure(stage, one_line(str(error)), True), started)
         finally:
             self._asking = False
         if reply.failure is not None:
@@ -182,20 +197,29 @@ class OracleProcess:
         worker.close()
 
     def _ready_worker(self) -> WorkerProcess:
-        """Returns a live worker, a new one if the last one died or has answered often enough."""
-        if self._worker is not None and self._recycle_after is not None and self._answers >= self._recycle_after:
-            self._retire(self._worker)
+        """Returns a live worker: a new one if the last one died, has answered often enough, or has grown."""
+        worker = self._worker
+        if worker is not None and (not worker.is_alive() or self._is_worn(worker)):
+            self._retire(worker)
         self.start()
         worker = self._worker
         if worker is None:
             raise InfrastructureError(f"{self.name} is closed")
         return worker
 
+    def _is_worn(self, worker: WorkerProcess) -> bool:
+        if self._recycle_after is not None and self._answers >= self._recycle_after:
+            return True
+        if self._memory_limit is None or self._answers < 2:
+            return False
+        room = self._memory_limit - self._memory_at_first
+        return worker.memory() > self._memory_at_first + FULL * room
+
     def _launch(self) -> OracleIdentity:
         with self._lock:
             if self._closed:
                 raise InfrastructureError(f"{self.name} is closed")
-            worker = self._worker = WorkerProcess(self.name, self._environment)
+            worker = self._worker = WorkerProcess(self.name, self._environment, self._memory_limit)
         try:
             reply = _exchange(worker, self._startup, self._start_limit)
         except (TimeoutError, WorkerDiedError) as error:

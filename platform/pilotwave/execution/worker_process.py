@@ -1,7 +1,7 @@
 """A process of its own for code that may hang, crash or print: started, spoken to, killed whole.
 
 The mechanism only; which questions are asked and what a death means for an evaluation is decided in
-:mod:`pilotwave.execution.oracle_process`. May import the standard library and :mod:`pilotwave.execution.frames`.
+:mod:`pilotwave.execution.oracle_process`. May import the standard library and the modules beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pilotwave.execution.frames import receive_frame, send_frame
+from pilotwave.execution.frames import FrameError, receive_frame, send_frame
+from pilotwave.execution.oracle_guard import ENDED, memory_below
 
 _LOG = logging.getLogger(__name__)
 _GUARD = Path(__file__).with_name("oracle_guard.py")
@@ -42,7 +43,15 @@ SINGLE_THREADED: Mapping[str, str] = dict.fromkeys(_THREAD_VARIABLES, "1")
 
 
 class WorkerDiedError(Exception):
-    """The process ended before it replied; the message says how, with the last line that it wrote."""
+    """The process ended before it replied; the message says how, with the last line that it wrote.
+
+    Attributes:
+        over_memory: Whether it was ended for holding more memory than it may.
+    """
+
+    def __init__(self, message: str, *, over_memory: bool = False) -> None:
+        super().__init__(message)
+        self.over_memory = over_memory
 
 
 class WorkerProcess:
@@ -52,20 +61,22 @@ class WorkerProcess:
         lines_written: How many lines it has written so far.
     """
 
-    def __init__(self, name: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, environment: Mapping[str, str], memory_limit: int | None = None) -> None:
         """Starts guard and worker.
 
         Args:
             name: For the log.
             environment: Added to this process's own environment, before anything is imported there.
+            memory_limit: Bytes that the worker and whatever it starts may hold together.
         """
         self._name = name
+        self._memory_limit = memory_limit
         self._channel, worker_end = socket.socketpair()
         self._lifeline, guard_end = socket.socketpair()
         with worker_end, guard_end:
             fds = guard_end.fileno(), worker_end.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(_GUARD), *map(str, fds), json.dumps(sys.path)],
+                [sys.executable, "-P", str(_GUARD), *map(str, fds), json.dumps(sys.path), str(memory_limit or 0)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -90,7 +101,7 @@ class WorkerProcess:
         except TimeoutError:
             raise
         except OSError as error:
-            raise WorkerDiedError(self._obituary()) from error
+            raise self._obituary() from error
 
     def receive(self, deadline: float) -> Any:
         """Waits for a message; raises as :meth:`send` does."""
@@ -98,8 +109,21 @@ class WorkerProcess:
             return receive_frame(self._channel, deadline)
         except TimeoutError:
             raise
+        except FrameError as error:
+            self.kill()
+            raise WorkerDiedError(
+                f"the oracle's process wrote garbage into its channel and was killed ({error})"
+            ) from error
         except (EOFError, OSError) as error:
-            raise WorkerDiedError(self._obituary()) from error
+            raise self._obituary() from error
+
+    def is_alive(self) -> bool:
+        """Says whether it can be asked; one that has just died may still look so."""
+        return self._process.poll() is None
+
+    def memory(self) -> int:
+        """Returns how many bytes the worker, and whatever it started, hold now."""
+        return memory_below(self._process.pid)
 
     def recent_output(self, since: int = 0) -> list[str]:
         """Returns the last lines that the worker wrote to its standard streams, at most 200.
@@ -143,19 +167,25 @@ class WorkerProcess:
                     self.lines_written += 1
                     _LOG.debug("%s: %s", self._name, text)
 
-    def _obituary(self) -> str:
+    def _obituary(self) -> WorkerDiedError:
         """Says how the worker ended, after making sure that it did."""
-        status = self._wait_status()
+        status, held = self._last_words()
         self.kill()
         last = f"; its last line: {self._lines[-1]}" if self._lines else ""
-        return f"the oracle's process {describe_wait_status(status)}{last}"
+        if held and self._memory_limit:
+            held_mib, limit_mib = held / 2**20, self._memory_limit / 2**20
+            how = f"held {held_mib:.0f} MiB, more than the {limit_mib:.0f} MiB of its memory_limit, and was killed"
+        else:
+            how = describe_wait_status(status)
+        return WorkerDiedError(f"the oracle's process {how}{last}", over_memory=held > 0)
 
-    def _wait_status(self) -> int | None:
+    def _last_words(self) -> tuple[int | None, int]:
+        """Returns the wait status that the guard reports, and what was held if that was too much."""
         self._lifeline.settimeout(_KILL_SECONDS)
         with contextlib.suppress(OSError, struct.error):
-            (status,) = struct.unpack("<i", self._lifeline.recv(4))
-            return int(status)
-        return None
+            status, held = ENDED.unpack(self._lifeline.recv(ENDED.size))
+            return int(status), int(held)
+        return None, 0
 
 
 def describe_wait_status(status: int | None) -> str:

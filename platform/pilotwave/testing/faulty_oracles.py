@@ -8,6 +8,7 @@ pilotwave and the standard library.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -39,6 +40,10 @@ Fault = Literal[
     "print",
     "orphan",
     "wrong answer",
+    "garbage",
+    "out of memory",
+    "leak",
+    "big program",
 ]
 
 
@@ -57,8 +62,13 @@ class FaultyOracleConfig(OracleConfig):
         fault: What goes wrong. ``raise``: an OracleFailure, stage ``"injected"``, retryable. ``refuse``: an
             InputError. ``bug``: any other exception. ``hang``: sleeps for an hour. ``exit 137``: as after a
             kill for lack of memory. ``print``: writes a megabyte to each standard stream, through Python and
-            below it, then answers. ``orphan``: starts a process in a session of its own, then crashes.
+            below it, then answers. ``orphan``: starts a process in a session of its own, then crashes. ``garbage``:
+            writes into every socket that it finds open, as a library does that has its descriptors wrong, then
+            answers. ``out of memory``: takes ``megabytes`` and keeps them for a second. ``leak``: takes them, keeps
+            them for ever, and answers. ``big program``: starts a program that takes them, and waits for it.
         every: 1 for every call. Calls are counted per process.
+        rate: Instead of ``every``: the share of calls, chosen at random by query and attempt, 0 to 1.
+        megabytes: Of ``out of memory``, ``leak`` and ``big program``.
         at_build: The fault is committed when the oracle is built.
         delay: Mean of a random pause before each answer, seconds, uniform from 0 to twice that.
         seed: Of the pauses; with the query id and attempt it fixes each of them.
@@ -71,6 +81,8 @@ class FaultyOracleConfig(OracleConfig):
     kind: Literal["faulty"] = "faulty"
     fault: Fault = "none"
     every: int = Field(1, ge=1)
+    rate: float | None = Field(None, ge=0, le=1)
+    megabytes: int = Field(64, ge=1)
     at_build: bool = False
     delay: float = Field(0.0, ge=0)
     seed: int = 0
@@ -93,6 +105,7 @@ class FaultyOracle:
     def __init__(self, config: FaultyOracleConfig) -> None:
         self._config = config
         self._calls = 0
+        self._leaked: list[bytearray] = []
         self._note_pid(os.getpid())
         if config.at_build:
             self._commit_fault(0.0)
@@ -102,13 +115,19 @@ class FaultyOracle:
         self._calls += 1
         time.sleep(_pause(self._config, context))
         value = score(sample)
-        if self._calls % self._config.every == 0:
+        if self._is_due(context):
             value = self._commit_fault(value)
         return Answer(value)
 
     def known_answer(self) -> KnownAnswer:
         """Asks for 1 + 2."""
         return KnownAnswer(ArraySample(np.array([1.0, 2.0], dtype=np.float32)), 3.0, 1e-9)
+
+    def _is_due(self, context: QueryContext) -> bool:
+        if self._config.rate is None:
+            return self._calls % self._config.every == 0
+        fate = random.Random(f"{self._config.seed}/fault/{context.query_id}/{context.attempt}").random()
+        return fate < self._config.rate
 
     def _commit_fault(self, value: float) -> float:
         match self._config.fault:
@@ -133,6 +152,17 @@ class FaultyOracle:
                 orphan = subprocess.Popen(["sleep", "3600"], start_new_session=True)
                 self._note_pid(orphan.pid)
                 os.kill(os.getpid(), signal.SIGSEGV)
+            case "garbage":
+                _write_garbage()
+            case "out of memory":
+                held = _taken(self._config.megabytes)
+                time.sleep(1.0)
+                del held
+            case "leak":
+                self._leaked.append(_taken(self._config.megabytes))
+            case "big program":
+                take = f"import time; held = bytearray(b'x' * 2**20) * {self._config.megabytes}; time.sleep(3600)"
+                subprocess.run([sys.executable, "-S", "-c", take], start_new_session=True, check=False)
             case "wrong answer":
                 return value + 1000.0
         return value
@@ -204,6 +234,18 @@ def append_line(path: Path, line: str) -> None:
 def _pause(config: FaultyOracleConfig | RecordingOracleConfig, context: QueryContext) -> float:
     randomness = random.Random(f"{config.seed}/{context.query_id}/{context.attempt}")
     return config.delay * randomness.uniform(0.0, 2.0)
+
+
+def _taken(megabytes: int) -> bytearray:
+    """Takes memory, really: every page of it is written to."""
+    return bytearray(b"x" * (1 << 20)) * megabytes
+
+
+def _write_garbage() -> None:
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                os.write(int(name), b"Segmentation fault? No: a warning that went astray.\n")
 
 
 def _flood() -> None:

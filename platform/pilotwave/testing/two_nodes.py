@@ -3,12 +3,11 @@
 Each node is a ``ray start --block`` with ports, a session and a temporary folder of its own; every process that
 comes of it carries a mark in its environment, and only processes with that mark are ever ended, by their id. A
 node that dies is noticed within seconds, by the health-check settings that docs/clusters.md recommends. May import
-the standard library; Ray is started as a program.
+the standard library and the modules beside it; Ray is started as a program.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
@@ -22,8 +21,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-MARK = "PILOTWAVE_TEST_NODE"
-"""The environment variable by which the processes of a node are known."""
+from pilotwave.testing.marked_processes import MARK, MarkedProcesses
+from pilotwave.testing.two_networks import TwoNetworks
+
 HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -40,6 +40,7 @@ class TwoNodeCluster:
 
     Args:
         cpus: Logical ones of each node.
+        networks: One for each node, if they shall not share the host's; opened.
 
     Attributes:
         address: ``host:port`` for drivers on a node.
@@ -49,7 +50,7 @@ class TwoNodeCluster:
         storage: A folder that stands for storage which all nodes share.
     """
 
-    def __init__(self, cpus: int = 4) -> None:
+    def __init__(self, cpus: int = 4, networks: TwoNetworks | None = None) -> None:
         # Short: the paths of Unix sockets may have 107 characters.
         self.folder = Path(tempfile.mkdtemp(prefix="pw-"))
         self.storage = self.folder / "storage"
@@ -57,10 +58,11 @@ class TwoNodeCluster:
         self.token_file.write_text(secrets.token_hex(32))
         self.token_file.chmod(0o600)
         self._cpus = cpus
+        self._networks = networks
         self._mark = secrets.token_hex(8)
         self._ports = _free_ports(14)
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
-        self._host = _own_address()
+        self._host = networks.address("head") if networks is not None else _own_address()
         self.address = f"{self._host}:{self._ports[0]}"
         self.client_address = f"ray://{self._host}:{self._ports[1]}"
         self.jobs_address = f"http://{self._host}:{self._ports[2]}"
@@ -104,16 +106,24 @@ class TwoNodeCluster:
 
     def processes(self, node: str) -> list[int]:
         """Returns the ids of all living processes of a node, Ray's and those that its workers started."""
-        return [pid for pid in _pids() if self._is_of(pid, node)]
+        return self.marked(node).all()
+
+    def marked(self, node: str) -> MarkedProcesses:
+        """Returns the processes of a node, to be looked through."""
+        return MarkedProcesses(f"{self._mark}-{node}")
+
+    def inside(self, node: str, command: Sequence[str]) -> list[str]:
+        """Returns the command as it is given where the node is."""
+        return list(command) if self._networks is None else self._networks.inside(node, command)
 
     def raylet(self, node: str) -> int:
         """Returns the id of the process whose death is the node's death."""
-        (found,) = [pid for pid in self.processes(node) if _command(pid)[0].endswith("raylet/raylet")]
+        (found,) = self.marked(node).programs("raylet/raylet")
         return found
 
     def workers(self, node: str, actor: str) -> list[int]:
         """Returns the processes of an actor class on a node, e.g. ``"Optimizer"``."""
-        return [pid for pid in self.processes(node) if _command(pid)[0].startswith(f"ray::{actor}")]
+        return self.marked(node).actors(actor)
 
     def kill_node(self, node: str) -> None:
         """Kills the raylet of a node, no more: its workers notice and end, a moment later."""
@@ -148,11 +158,13 @@ class TwoNodeCluster:
         command += ["--object-store-memory", "100000000", "--disable-usage-stats"]
         if "--head" in options:
             command += ["--temp-dir", str(self.folder)]
+        if self._networks is not None:
+            command += ["--node-ip-address", self._networks.address(node)]
         variables = {"RAY_AUTH_MODE": "token", "RAY_kill_child_processes_on_worker_exit": "0", **HEALTH_CHECKS}
-        variables |= {MARK: self._mark_of(node), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        variables |= {MARK: self.marked(node).mark, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with self._log_file(node).open("wb") as log:
             self._nodes[node] = subprocess.Popen(
-                command,
+                self.inside(node, command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,23 +174,8 @@ class TwoNodeCluster:
 
     def _reap(self, node: str) -> None:
         """Kills what is left of a node, until nothing is."""
-        deadline = time.monotonic() + 60
-        while (left := self.processes(node)) and time.monotonic() < deadline:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.1)
+        self.marked(node).end()
         self._nodes.pop(node).wait()
-
-    def _is_of(self, pid: int, node: str) -> bool:
-        with contextlib.suppress(OSError):
-            return f"{MARK}={self._mark_of(node)}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(
-                b"\0"
-            )
-        return False
-
-    def _mark_of(self, node: str) -> str:
-        return f"{self._mark}-{node}"
 
     def _log_file(self, node: str) -> Path:
         return self.folder / f"{node}.log"
@@ -201,16 +198,6 @@ def run_command(
         timeout=seconds,
         check=False,
     )
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _command(pid: int) -> list[str]:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return [""]
 
 
 def _own_address() -> str:

@@ -132,6 +132,28 @@ def test_a_kill_from_outside_is_told_as_such(opened: Opener, tmp_path: Path) -> 
     assert "SIGKILL (out of memory?)" in failure.message
 
 
+def test_garbage_in_the_channel_costs_the_attempt_and_nothing_hangs(opened: Opener) -> None:
+    host = opened(FaultyOracleConfig(fault="garbage", every=2))
+    assert ask(host).status is Status.OK
+    evaluation = ask(host)
+    assert evaluation.failure is not None
+    assert (evaluation.failure.stage, evaluation.failure.retryable) == ("worker", True)
+    assert "garbage" in evaluation.failure.message
+    assert "Segmentation" in evaluation.failure.message
+    assert ask(host).status is Status.OK
+
+
+def test_a_process_that_died_between_questions_costs_no_attempt(opened: Opener, tmp_path: Path) -> None:
+    host = opened(FaultyOracleConfig(pid_file=tmp_path / "pids"))
+    assert ask(host).status is Status.OK
+    os.kill(pids(tmp_path / "pids")[0], signal.SIGKILL)
+    guard_ended = host._worker
+    assert guard_ended is not None
+    assert wait_until(lambda: not guard_ended.is_alive())
+    assert ask(host).status is Status.OK
+    assert len(pids(tmp_path / "pids")) == 2
+
+
 def test_prints_neither_corrupt_an_answer_nor_fill_a_pipe(opened: Opener) -> None:
     host = opened(FaultyOracleConfig(fault="print"))
     assert [ask(host).value for _ in range(2)] == [0.75, 0.75]
@@ -232,7 +254,7 @@ def test_a_worker_is_killed_at_once_however_young_it_is() -> None:
         time.sleep(pause)
         worker.kill()
         # The guard reported how the worker ended, so it did not have to be killed for taking too long.
-        assert worker._wait_status() is not None
+        assert worker._last_words()[0] is not None
         worker.close()
 
 
