@@ -5,6 +5,7 @@ May import the core.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from pilotwave.errors import InputError
 
 Resources = Mapping[str, float]
 _SLACK = 1e-6
+_GRAINS = 10_000
+"""Ray counts shares of a GPU in ten-thousandths."""
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class Demand:
         key: The setting that says what each occupies.
         count: How many run side by side.
         each: What each occupies.
+        number: The setting that says how many there are.
     """
 
     what: str
     key: str
     count: int
     each: Resources
+    number: str = "runtime.evaluators"
 
 
 def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *, grows: bool) -> str:
@@ -51,6 +56,25 @@ def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *,
     return f"{missing}; waiting for the autoscaler to add nodes" if missing else ""
 
 
+def share_of_gpus(generators: int, gpus: float, taken: float) -> float:
+    """Returns what each generator gets of the cluster's GPUs.
+
+    One each if there are enough; otherwise an equal share of one, with as few on a GPU as can be: three generators
+    on two GPUs get a half each, not two thirds, which no two of them would find on one GPU.
+
+    Args:
+        generators: How many there are.
+        gpus: How many the cluster has.
+        taken: What the evaluators occupy of them; what is left is shared, or all if nothing is left.
+    """
+    whole = math.floor(gpus - taken + _SLACK) or (gpus - taken if gpus > taken else math.floor(gpus))
+    if whole <= 0:
+        return 0.0
+    if whole < 1:
+        return math.floor(_GRAINS * whole / generators) / _GRAINS
+    return math.floor(_GRAINS / math.ceil(generators / whole)) / _GRAINS
+
+
 def describe_nodes(nodes: Mapping[str, Resources]) -> str:
     """Returns what each node has, one line."""
     return "; ".join(f"node {name}: {_amounts(has) or 'nothing'}" for name, has in nodes.items()) or "no node"
@@ -66,7 +90,7 @@ def _missing(demands: Sequence[Demand], nodes: Mapping[str, Resources]) -> str:
         if placed < demand.count:
             return (
                 f"the cluster has room for {placed} of {demand.count} actors that need {_amounts(demand.each)} "
-                f"each ({demand.what}); lower runtime.evaluators or {demand.key}"
+                f"each ({demand.what}); lower {demand.number} or {demand.key}"
             )
     return ""
 
@@ -96,4 +120,4 @@ def _amounts(resources: Resources) -> str:
     return ", ".join(f"{name} {amount:g}" for name, amount in sorted(shown.items()))
 
 
-__all__ = ["Demand", "check_capacity", "describe_nodes"]
+__all__ = ["Demand", "check_capacity", "describe_nodes", "share_of_gpus"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotwave.config.components import BackboneConfig, ConstraintConfig
+from pilotwave.execution.known import KnownElsewhere, News
 from pilotwave.execution.log_capture import doing
 from pilotwave_actors.places import keep_log
 
@@ -54,6 +55,7 @@ class Generator:
         self._constraint_configs = constraints
         self._device = device
         self._threads = threads
+        self._elsewhere = KnownElsewhere()
         self._built: tuple[Backbone, list[Constraint]] | None = None
 
     def facts(self) -> BackboneFacts:
@@ -68,10 +70,23 @@ class Generator:
             backbone.fingerprint,
         )
 
-    def generate(self, request: GenerationRequest) -> GenerationResult:
-        """Makes a proposal's candidates."""
+    def generate(self, request: GenerationRequest, news: News | None = None) -> GenerationResult | int:
+        """Makes a proposal's candidates.
+
+        Args:
+            request: With all known samples, unless there are news.
+            news: Of the known samples those that this generator was not told of.
+
+        Returns:
+            What came of it; or how many known samples it does know, if something before the news is missing.
+        """
         from pilotwave.execution.generation import generate_candidates
 
+        if news is not None:
+            known = self._elsewhere.after(news)
+            if isinstance(known, int):
+                return known
+            request = replace(request, known=known)
         with doing(self._logs, worker=self._name, proposal=request.proposal.number):
             backbone, constraints = self._build()
             return replace(generate_candidates(backbone, constraints, request), worker=self._name)

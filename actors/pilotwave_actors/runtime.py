@@ -26,6 +26,8 @@ class RayRuntimeConfig(RuntimeConfig):
     Attributes:
         address: Which cluster.
         evaluator_resources: What each evaluator occupies, e.g. ``{"CPU": 1, "orca_licence": 1}``.
+        generator_gpus: What each generator occupies of GPUs.
+        generator_resources: Custom resources that each generator occupies, e.g. ``{"a100": 1}``.
         plugins: Python code of yours that travels to the workers.
         storage: A folder that all nodes of the cluster share, for campaigns that are started from outside it.
         autoscaling: Whether missing resources are waited for.
@@ -43,6 +45,16 @@ class RayRuntimeConfig(RuntimeConfig):
     )
     evaluator_resources: dict[str, float] = Field(
         {"CPU": 1.0}, description="What each evaluator occupies: CPU, GPU, or a custom resource."
+    )
+    generator_gpus: float | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="GPUs of each generator: a share below 1, or a whole number; 0 for the CPU. Default: one each "
+        "if the cluster has as many, otherwise a fair share of those that it has.",
+    )
+    generator_resources: dict[str, float] = Field(
+        {}, description="Custom resources of each generator, besides generator_threads CPUs and generator_gpus."
     )
     plugins: tuple[Path, ...] = Field(
         (),
@@ -80,7 +92,22 @@ class RayRuntimeConfig(RuntimeConfig):
             raise ValueError(f"expected an absolute path, as the cluster's nodes see it, got {storage}")
         return storage
 
-    @field_validator("evaluator_resources")
+    @field_validator("generator_gpus")
+    @classmethod
+    def _share_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"expected a share of at most 1, or a whole number of GPUs, got {gpus:g}")
+        return gpus
+
+    @field_validator("generator_resources")
+    @classmethod
+    def _custom(cls, resources: dict[str, float]) -> dict[str, float]:
+        settings = {"CPU": "generator_threads", "GPU": "generator_gpus"}
+        for name in settings.keys() & resources.keys():
+            raise ValueError(f"expected custom resources; {name} is set by runtime.{settings[name]}")
+        return resources
+
+    @field_validator("evaluator_resources", "generator_resources")
     @classmethod
     def _not_negative(cls, resources: dict[str, float]) -> dict[str, float]:
         wrong = [name for name, amount in resources.items() if amount < 0]
@@ -207,20 +234,35 @@ class RayRuntime:
 
         config = self._config
         evaluator = {"CPU": 1.0, **config.evaluator_resources}
-        generator = {"CPU": float(config.generator_threads), "GPU": self._generator_gpus()}
+        generator = {
+            **config.generator_resources,
+            "CPU": float(config.generator_threads),
+            "GPU": self._generator_gpus(),
+        }
+        keys = ("generator_threads", "generator_gpus", "generator_resources")
         return [
             Demand("an evaluator", "runtime.evaluator_resources", config.evaluators, evaluator),
-            Demand("the generator", "runtime.generator_threads", 1, generator),
+            Demand(
+                "a generator",
+                ", ".join(f"runtime.{key}" for key in keys),
+                config.generators_in_use,
+                generator,
+                "runtime.generators",
+            ),
         ]
 
     def _generator_gpus(self) -> float:
-        """One GPU for the model if it may and can have one."""
+        """What each copy of the model occupies of GPUs."""
         import ray
 
-        if self._config.device == "cpu":
-            return 0.0
+        from pilotwave_actors.capacity import share_of_gpus
+
+        config = self._config
+        if config.generator_gpus is not None or config.device == "cpu":
+            return config.generator_gpus or 0.0
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        return 1.0 if resources.get("GPU", 0.0) >= 1 else 0.0
+        evaluators = config.evaluators * config.evaluator_resources.get("GPU", 0.0)
+        return share_of_gpus(config.generators_in_use, resources.get("GPU", 0.0), evaluators)
 
     def _placement(self) -> dict[str, Any]:
         """Keeps the optimizer on the driver's node, where the run directory surely is, while that lives."""
@@ -233,7 +275,8 @@ class RayRuntime:
     def _logical_cpus(self) -> int:
         """Enough for every actor at once; on a small machine they share the cores in turn."""
         per_evaluator = self._config.evaluator_resources.get("CPU", 1.0)
-        needed = self._config.generator_threads + self._config.evaluators * per_evaluator
+        generators = self._config.generators_in_use * self._config.generator_threads
+        needed = generators + self._config.evaluators * per_evaluator
         return max(os.cpu_count() or 1, int(needed) + 1)
 
 

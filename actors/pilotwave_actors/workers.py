@@ -22,10 +22,10 @@ class RayWorkers:
 
     def __init__(self, job: CampaignJob, *, generator_gpus: float, evaluator_resources: dict[str, float]) -> None:
         self.evaluators = job.config.runtime.evaluators
-        self.generators = 1
         run = RunDirectory(job.run_dir)
         self._generators = GeneratorPool(job.config, generator_gpus, run.logs)
         self._evaluators = EvaluatorPool(job.config.oracle, run.receipts, self.evaluators, evaluator_resources)
+        self.generators = self._generators.count
 
     def start(self) -> WorkerFacts:
         """Creates the actors, all at once, and waits until each is ready."""

@@ -7,10 +7,11 @@ its oracle's process. For laptops, debugging and tests. May import the core.
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ class InlineWorkers:
         torch.set_num_threads(config.generator_threads)
         with ThreadPoolExecutor(self.evaluators, thread_name_prefix="start") as pool:
             starting = [pool.submit(host.start) for host in self._hosts]
-            loaded = [self._load(device) for device in devices_of(config.device, self.generators)]
+            loaded = self._load(devices_of(config.device, self.generators))
             identities = [future.result() for future in starting]
         for host in self._hosts:
             self._idle.put(host)
@@ -175,9 +176,14 @@ class InlineWorkers:
         # Daemon threads: an interrupted driver must not wait for a model in the middle of a batch.
         threading.Thread(target=work, args=(request,), daemon=True).start()
 
-    def _load(self, device: str) -> Model:
-        constraints = tuple(constraint.build() for constraint in self._config.constraints)
-        return Model(self._config.backbone.build(device), constraints)
+    def _load(self, devices: Sequence[str]) -> list[Model]:
+        models: list[Model] = []
+        for device in devices:
+            backbone = self._config.backbone.build(device)
+            if any(backbone is model.backbone for model in models):  # one that was given as a Python object
+                backbone = copy.deepcopy(backbone)
+            models.append(Model(backbone, tuple(constraint.build() for constraint in self._config.constraints)))
+        return models
 
     def _generate(self, request: GenerationRequest) -> None:
         event: WorkerEvent

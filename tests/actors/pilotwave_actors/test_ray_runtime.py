@@ -12,6 +12,7 @@ import pytest
 from pilotwave.campaign import CampaignResult
 from pilotwave.config.loading import check_campaign
 from pilotwave.errors import ConfigError, InfrastructureError
+from pilotwave.testing.actor_processes import pids_of_actor
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
 from pilotwave.testing.runtime_contract import RuntimeContract, answers_of, campaign, state_of
 
@@ -51,35 +52,6 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path: Path, actor: s
     assert list(answers_of(tmp_path / "run").values()) == list(
         answers_of(undisturbed.run(tmp_path / "undisturbed").run_dir).values()
     )
-
-
-def pids_of_actor(actor: str) -> list[int]:
-    """Finds the process of an actor of this process's own cluster by what Ray calls it, in /proc.
-
-    Other clusters may be on this machine, and their actors are none of ours to kill.
-    """
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-            if title.startswith(f"ray::{actor}") and is_descendant(int(entry.name)):
-                found.append(int(entry.name))
-    return sorted(found)
-
-
-def is_descendant(pid: int) -> bool:
-    """Says whether this process, or one that it started, has started another."""
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, ValueError):
-            return False
-        if pid == os.getpid():
-            return True
-    return False
 
 
 def test_inline_and_ray_give_the_same_campaign(tmp_path: Path) -> None:
