@@ -1,7 +1,8 @@
 """Which samples a campaign has asked about: a set that only grows, small enough for millions, told by its news.
 
-A sample is kept as a fingerprint of 64 bits of its identity, 16 to 24 bytes each in all. Among a million samples two
-have the same one with a chance below one in ten million; then one of them is taken for a repeat and another is drawn.
+A sample is kept as a fingerprint of 64 bits of its identity, 16 to 24 bytes each in all. Among a million samples
+two have the same one with a chance below one in ten million; then one of them is taken for a repeat and another is
+drawn.
 
 The loop owns a :class:`KnownSamples` and gives each proposal a :class:`Known`, what was known at that moment. A
 generator in another process keeps a :class:`KnownElsewhere` and is sent :class:`News`, what was added since the

@@ -84,7 +84,7 @@ class Report:
         verdict: On its promises.
         kills: As they were.
         resumes: How often the campaign was resumed.
-        needed: How many kills had left it without a driver; as many resumes are due.
+        needed: How many kills had left it without a driver; so many resumes are due.
         seconds: Wall time in which it was at work.
         standstill: The longest time without an answer.
     """
@@ -143,9 +143,14 @@ class Chaos:
         self._seen: dict[str, float | None] = {
             key: value for line in _lines(self._seen_file) for key, value in line
         }
-        self._resumes = 0
-        self._needed = 0
-        self._broken: list[str] = []
+        self._totals_file = folder / "totals"
+        totals = json.loads(self._totals_file.read_text()) if self._totals_file.exists() else {}
+        self._resumes: int = totals.get("resumes", 0)
+        self._needed: int = totals.get("needed", 0)
+        self._earlier: float = totals.get("seconds", 0.0)
+        self._began = time.monotonic()
+        self._broken: list[str] = totals.get("broken", [])
+        self._driver: subprocess.Popen[bytes] | None = None
         self._schedules = [self._schedule(place) for place in range(len(legs))]
 
     def run(self) -> Report:
@@ -154,7 +159,19 @@ class Chaos:
         Raises:
             AssertionError: It stood still for longer than the patience.
         """
-        began = time.monotonic()
+        self._began = time.monotonic()
+        try:
+            self._run_all()
+        finally:
+            self._save_totals()
+            if self._driver is not None and self._driver.poll() is None:  # whoever goes on takes it up again
+                self._driver.kill()
+                self._driver.wait()
+        verdict = judge(self.run_dir, self._queries, read_calls(self._record), self.kills, self._seen)
+        verdict.broken += self._broken
+        return Report(verdict, self.kills, self._resumes, self._needed, self._seconds_so_far(), self._standstill())
+
+    def _run_all(self) -> None:
         done = len(self.kills)
         driver: subprocess.Popen[bytes] | None = None
         for number, leg in enumerate(self._legs):
@@ -171,10 +188,13 @@ class Chaos:
         assert driver is not None
         self._set_pace(self._seconds)
         self._finish(self._legs[-1].place, driver)
-        seconds = time.monotonic() - began
-        verdict = judge(self.run_dir, self._queries, read_calls(self._record), self.kills, self._seen)
-        verdict.broken += self._broken
-        return Report(verdict, self.kills, self._resumes, self._needed, seconds, self._standstill())
+
+    def _seconds_so_far(self) -> float:
+        return self._earlier + time.monotonic() - self._began
+
+    def _save_totals(self) -> None:
+        totals = {"resumes": self._resumes, "needed": self._needed, "seconds": self._seconds_so_far()}
+        self._totals_file.write_text(json.dumps({**totals, "broken": self._broken}))
 
     def _schedule(self, number: int) -> list[Strike]:
         """Spreads a leg's kills over its queries at random; all but the last end with a killed driver."""
@@ -226,7 +246,7 @@ class Chaos:
         )
         if strike.kind == "driver" or place.ends_driver(strike.kind):
             self._ended(driver, killed=strike.kind == "driver")
-            self._needed += place.ends_driver(strike.kind)
+            self._needed += 1
             moves_on = strike.after == leg.until
             driver = driver if moves_on else self._drive(place)
             place.mend(strike.kind)
@@ -243,9 +263,9 @@ class Chaos:
         """Runs the campaign, or resumes it."""
         begun = (self.run_dir / "ledger.sqlite").exists()
         self._resumes += begun
-        return place.drive(
-            ["resume", "run"] if begun else ["run", "campaign.yaml", "--run-dir", "run"], self._folder, self._log
-        )
+        arguments = ["resume", "run"] if begun else ["run", "campaign.yaml", "--run-dir", "run"]
+        self._driver = place.drive(arguments, self._folder, self._log)
+        return self._driver
 
     def _ended(self, driver: subprocess.Popen[bytes], *, killed: bool) -> None:
         """Waits for a driver that cannot live on; one that was not killed itself says so in one line."""
