@@ -77,9 +77,6 @@ class CommandOracleConfig(OracleConfig):
         False, description="The program stays and answers request after request, a line of JSON each."
     )
     arrays: Array = Field("list", description="How the contract passes arrays: a list, or the path of a .npy file.")
-    memory_limit: int | None = Field(
-        None, ge=16, description="MB of address space that each of its processes may take; null: no limit."
-    )
     environment: dict[str, str] = Field(
         default_factory=dict, description="Environment variables that it gets. No secrets: this file is recorded."
     )

@@ -104,7 +104,6 @@ class CommandOracle:
             environment=self._environment,
             stdin=self._stdin(sample, context, folder, filling),
             seconds=self._seconds,
-            memory=self._config.memory_limit,
         )
         if self._config.value is None:
             return self._replied(finished, folder, context)
@@ -140,7 +139,6 @@ class CommandOracle:
                 [self._program, *self._config.command[1:]],
                 folder=self._folders.home,
                 environment=self._environment,
-                memory=self._config.memory_limit,
             )
             weakref.finalize(self, self._conversation.end)
         conversation = self._conversation

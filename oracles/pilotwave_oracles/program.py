@@ -1,4 +1,4 @@
-"""Running a program that may hang, flood the disk, eat memory or leave children behind.
+"""Running a program that may hang, flood the disk or leave children behind.
 
 Each runs in a session of its own, which is killed as a whole when the program is done with or overdue. May import
 the standard library.
@@ -48,7 +48,6 @@ def run_program(
     environment: Mapping[str, str],
     stdin: Path | None,
     seconds: float | None,
-    memory: int | None,
 ) -> Finished:
     """Runs a program to its end, its output in :data:`STDOUT` and :data:`STDERR` of its folder.
 
@@ -58,7 +57,6 @@ def run_program(
         environment: All of its environment.
         stdin: The file that it reads from, or None for an empty one.
         seconds: Wall-clock limit, or None.
-        memory: Limit of each process's address space in MB (10^6 bytes), or None.
 
     Raises:
         OSError: It could not be started.
@@ -67,7 +65,7 @@ def run_program(
     with contextlib.ExitStack() as files:
         source = files.enter_context(stdin.open("rb")) if stdin is not None else subprocess.DEVNULL
         process = subprocess.Popen(
-            limited(arguments, memory),
+            list(arguments),
             cwd=folder,
             env=dict(environment),
             stdin=source,
@@ -79,13 +77,6 @@ def run_program(
         return _watched(process, outputs, seconds)
     finally:
         end_session(process)
-
-
-def limited(arguments: Sequence[str], memory: int | None) -> list[str]:
-    """Returns the arguments of a program whose processes may take only so many MB of address space."""
-    if memory is None:
-        return list(arguments)
-    return ["/bin/sh", "-c", 'ulimit -v "$0" && exec "$@"', str(memory * 1_000_000 // 1024), *arguments]
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
@@ -132,9 +123,7 @@ class EndedError(Exception):
 class Conversation:
     """A program that stays and answers line by line. One thread speaks to it."""
 
-    def __init__(
-        self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], memory: int | None
-    ) -> None:
+    def __init__(self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str]) -> None:
         """Starts it in a folder, where :data:`STDERR` takes what it says besides; see :func:`run_program`.
 
         Raises:
@@ -143,7 +132,7 @@ class Conversation:
         self.stderr = folder / STDERR
         with self.stderr.open("wb") as errors:
             self.process = subprocess.Popen(
-                limited(arguments, memory),
+                list(arguments),
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.PIPE,

@@ -290,11 +290,14 @@ def test_a_flood_of_output_ends_the_program(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_memory_can_be_limited(tmp_path: Path) -> None:
-    program(tmp_path, "data = bytearray(10**9)\nprint('{\"value\": 1}')")
-    config = configured(tmp_path, command=["./judge"], memory_limit=300)
-    failure = failure_of(config.build())
-    assert "MemoryError" in str(failure)
-    assert configured(tmp_path, command=["true"], memory_limit=300, value={"pattern": ""}).build()
+    program(tmp_path, "import time\ndata = b'x' * 10**9\ntime.sleep(100)")
+    host = OracleProcess(configured(tmp_path, command=["./judge"], memory_limit="400 MB"))
+    try:
+        evaluation = host.evaluate(SAMPLE, CONTEXT)
+    finally:
+        host.close()
+    assert evaluation.failure is not None
+    assert evaluation.failure.stage == "memory limit"
 
 
 def test_the_environment_is_what_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +394,7 @@ def test_the_version_changes_with_whatever_changes_the_value(tmp_path: Path) -> 
         return configured(tmp_path, **({"command": ["./judge", "data.txt"]} | fields)).build().version
 
     first = version()
-    assert version() == first == version(keep="always", memory_limit=4000, time_limit=5)
+    assert version() == first == version(keep="always", memory_limit="4 GB", time_limit=5)
     assert version(environment={"A": "1"}) != first
     assert version(version="7") == "7"
     (tmp_path / "data.txt").write_text("2")
