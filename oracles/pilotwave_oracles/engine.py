@@ -20,6 +20,7 @@ from pilotwave_oracles.geometry import Geometry
 
 Method = Literal["gfn2", "gfn1"]
 EngineName = Literal["tblite", "xtb"]
+SolvationModel = Literal["alpb", "gbsa", "cpcm"]
 
 HARTREE_PER_KELVIN = 3.166808578545117e-06
 """Boltzmann's constant, as tblite documents it."""
@@ -52,6 +53,19 @@ class SinglePoint:
     occupations: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Solvation:
+    """An implicit solvent.
+
+    Attributes:
+        model: ``"alpb"``, ``"gbsa"`` or ``"cpcm"``, see :class:`pilotwave_oracles.xtb.XtbOracleConfig`.
+        solvent: Its name, as the engine knows it.
+    """
+
+    model: SolvationModel
+    solvent: str
+
+
 class Engine(Protocol):
     """A program that computes single points.
 
@@ -82,15 +96,19 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(name: EngineName, method: Method) -> Engine:
-    """Imports and returns an engine."""
+def open_engine(name: EngineName, method: Method, solvation: Solvation | None = None) -> Engine:
+    """Imports and returns an engine, for molecules in vacuum or in a solvent.
+
+    Raises:
+        InputError: It does not know the solvent.
+    """
     if name == "tblite":
         from pilotwave_oracles.engine_tblite import TbliteEngine
 
-        return TbliteEngine(method)
+        return TbliteEngine(method, solvation)
     from pilotwave_oracles.engine_xtb import XtbEngine
 
-    return XtbEngine(method)
+    return XtbEngine(method, solvation)
 
 
 @contextlib.contextmanager
@@ -152,6 +170,8 @@ __all__ = [
     "OneThread",
     "ScfNotConvergedError",
     "SinglePoint",
+    "Solvation",
+    "SolvationModel",
     "finite",
     "one_thread_at_import",
     "open_engine",

@@ -1,6 +1,6 @@
 """GFN-xTB by tblite (https://tblite.readthedocs.io), the default engine: fast, with electric fields.
 
-May import numpy and pilotwave_oracles; tblite when an engine is made.
+May import numpy, pilotwave.errors and pilotwave_oracles; tblite when an engine is made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pilotwave.errors import InputError
 from pilotwave_oracles.engine import (
     HARTREE_PER_KELVIN,
     EngineError,
@@ -17,6 +18,7 @@ from pilotwave_oracles.engine import (
     OneThread,
     ScfNotConvergedError,
     SinglePoint,
+    Solvation,
     finite,
     one_thread_at_import,
 )
@@ -34,7 +36,7 @@ class TbliteEngine:
     name = "tblite"
     fields = True
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, solvation: Solvation | None = None) -> None:
         with one_thread_at_import():
             from tblite import _libtblite, exceptions, interface
         self.version = version("tblite")
@@ -43,6 +45,9 @@ class TbliteEngine:
         self._new_pointer = _libtblite.ffi.new
         self._one_thread = OneThread(_libtblite.__file__)
         self._errors = (exceptions.TBLiteRuntimeError, exceptions.TBLiteValueError)
+        self._solvation = solvation
+        if solvation is not None:
+            self._check_solvent(solvation)
 
     def single_point(
         self, geometry: Geometry, temperature: float, field: tuple[float, float, float] | None = None
@@ -66,6 +71,16 @@ class TbliteEngine:
             )
         )
 
+    def _check_solvent(self, solvation: Solvation) -> None:
+        one_atom = Geometry(np.array([2], dtype=np.int32), np.zeros((1, 3)), 0, 0, frozenset())
+        try:
+            self._set_up(one_atom, temperature=300.0, field=None)
+        except self._errors as error:
+            raise InputError(
+                f"solvent: {solvation.solvent!r} is none that tblite's {solvation.model} knows for {self._method}; "
+                "names are like water, methanol, dmso, thf, chcl3, toluene, hexane"
+            ) from error
+
     def _set_up(self, geometry: Geometry, temperature: float, field: tuple[float, float, float] | None) -> Any:
         calculator = self._calculator(
             self._method, geometry.numbers, geometry.positions, float(geometry.charge), geometry.unpaired
@@ -75,6 +90,10 @@ class TbliteEngine:
         calculator.set("temperature", temperature * HARTREE_PER_KELVIN)
         if field is not None:  # tblite 0.8 wants a C pointer here and refuses an array
             calculator.add("electric-field", self._new_pointer("double[3]", list(field)))
+        if self._solvation is not None and self._solvation.model == "cpcm":
+            calculator.add("ddX-solvation", self._solvation.solvent, "cpcm")
+        elif self._solvation is not None:
+            calculator.add(f"{self._solvation.model}-solvation", self._solvation.solvent)
         return calculator
 
 

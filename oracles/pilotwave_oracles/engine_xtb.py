@@ -1,7 +1,7 @@
 """GFN-xTB by xtb-python (https://xtb-python.readthedocs.io): the reference engine, without electric fields.
 
 Slower than tblite, and it leaks memory over thousands of molecules: the oracle's process is recycled. May
-import numpy and pilotwave_oracles; xtb when an engine is made.
+import numpy, pilotwave.errors and pilotwave_oracles; xtb when an engine is made.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from importlib.metadata import version
 
 import numpy as np
 
+from pilotwave.errors import InputError
 from pilotwave_oracles.engine import (
     EngineError,
     Method,
     OneThread,
     ScfNotConvergedError,
     SinglePoint,
+    Solvation,
     finite,
     one_thread_at_import,
 )
@@ -33,13 +35,22 @@ class XtbEngine:
     name = "xtb"
     fields = False
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, solvation: Solvation | None = None) -> None:
         with one_thread_at_import():
-            from xtb import _libxtb, interface
+            from xtb import _libxtb, interface, utils
         self.version = version("xtb")
         self._parameters = {"gfn2": interface.Param.GFN2xTB, "gfn1": interface.Param.GFN1xTB}[method]
         self._interface = interface
         self._one_thread = OneThread(_libxtb.__file__)
+        self._solvent = None
+        if solvation is not None:
+            self._solvent = utils.get_solvent(solvation.solvent)
+            if self._solvent is None or solvation.model != "gbsa":
+                names = ", ".join(sorted({"water", *(solvent.name for solvent in utils.Solvent)} - {"h2o"}))
+                raise InputError(
+                    f"expected solvation: gbsa with engine: xtb and a solvent among {names}; "
+                    f"got {solvation.model}, {solvation.solvent!r}"
+                )
 
     def single_point(
         self, geometry: Geometry, temperature: float, field: tuple[float, float, float] | None = None
@@ -60,6 +71,8 @@ class XtbEngine:
             calculator.set_verbosity("muted")
             calculator.set_accuracy(_ACCURACY)
             calculator.set_electronic_temperature(temperature)
+            if self._solvent is not None:
+                calculator.set_solvent(self._solvent)
             with self._one_thread:
                 result = calculator.singlepoint()
             point = SinglePoint(

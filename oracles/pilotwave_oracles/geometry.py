@@ -43,6 +43,33 @@ class Geometry:
         """Returns the same molecule with its nuclei elsewhere."""
         return Geometry(self.numbers, positions, self.charge, self.unpaired, self.bonds)
 
+    def with_electrons(self, charge: int | None, multiplicity: int | None) -> Geometry:
+        """Returns the same nuclei with another charge or spin; None keeps what the molecule has.
+
+        A charge without a multiplicity gives the lowest spin that the number of electrons allows.
+
+        Args:
+            charge: In units of e.
+            multiplicity: 2 S + 1: unpaired electrons and one.
+
+        Raises:
+            OracleFailure: Stage ``"electrons"``: there are not so many electrons, or their number has the other
+                parity.
+        """
+        if charge is None and multiplicity is None:
+            return self
+        total = self.charge if charge is None else charge
+        electrons = int(self.numbers.sum()) - total
+        kept = self.unpaired if total == self.charge else electrons % 2
+        unpaired = kept if multiplicity is None else multiplicity - 1
+        if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
+            raise OracleFailure(
+                f"expected charge and multiplicity that fit the molecule; {electrons} electrons at charge "
+                f"{total:+d} cannot have multiplicity {unpaired + 1}",
+                stage="electrons",
+            )
+        return Geometry(self.numbers, self.positions, total, unpaired, self.bonds)
+
 
 def read_geometry(sample: Sample) -> Geometry:
     """Reads a molecule sample.

@@ -21,7 +21,13 @@ FORMED = 1.15
 between the two leaves alone what is strained but not changed (bicyclo[1.1.1]pentane: 1.87 Å across)."""
 
 
-def relax(engine: Engine, geometry: Geometry, temperature: float, step_limit: int) -> Geometry:
+def relax(
+    engine: Engine,
+    geometry: Geometry,
+    temperature: float,
+    step_limit: int,
+    gradient_limit: float = GRADIENT_LIMIT,
+) -> Geometry:
     """Returns the geometry of the nearest minimum, found by L-BFGS in Cartesian coordinates.
 
     Raises:
@@ -41,14 +47,14 @@ def relax(engine: Engine, geometry: Geometry, temperature: float, step_limit: in
         geometry.positions.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": step_limit, "maxfun": 3 * step_limit, "gtol": GRADIENT_LIMIT, "ftol": 1e-12},
+        options={"maxiter": step_limit, "maxfun": 3 * step_limit, "gtol": gradient_limit, "ftol": 1e-12},
     )
     relaxed = geometry.moved(np.asarray(outcome.x, dtype=np.float64).reshape(-1, 3))
     change = bond_change(relaxed)
     if change is not None:
         raise OracleFailure(f"the relaxation changed the molecule: {change}", stage="relax")
     largest = float(np.abs(outcome.jac).max())
-    if largest > GRADIENT_LIMIT:
+    if largest > gradient_limit:
         raise OracleFailure(
             f"the relaxation did not converge: gradient {largest:.1e} hartree/bohr after {outcome.nit} steps; "
             "raise relax_steps",

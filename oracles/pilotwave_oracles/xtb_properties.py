@@ -24,12 +24,20 @@ UNITS = {
     "lumo": "eV",
     "dipole": "debye",
     "energy_per_atom": "hartree",
+    "energy": "hartree",
+    "atomization_energy": "eV",
+    "strain": "kcal/mol",
+    "heat_capacity": "cal/(mol K)",
+    "solvation_energy": "kcal/mol",
 }
 """The properties that the oracle can be asked for, with their units."""
 
+GROUND_STATE = frozenset({"gap", "homo", "lumo", "dipole", "energy_per_atom", "energy"})
+"""Those that every single point gives."""
+
 
 def ground_state_properties(point: SinglePoint, unpaired: int) -> dict[str, float]:
-    """Returns what a calculation without a field gives: all of :data:`UNITS` but the polarizability.
+    """Returns what a calculation without a field gives: :data:`GROUND_STATE`.
 
     HOMO and LUMO are counted, not read off occupations, which are fractional at an electronic temperature:
     with n valence electrons and u of them unpaired, the HOMO is orbital (n + u) / 2 and the LUMO the next.
@@ -39,6 +47,7 @@ def ground_state_properties(point: SinglePoint, unpaired: int) -> dict[str, floa
     occupied = (electrons + unpaired) // 2
     values = {
         "dipole": float(np.linalg.norm(point.dipole)) * DEBYE,
+        "energy": point.energy,
         "energy_per_atom": point.energy / len(point.gradient),
     }
     if occupied > 0:
@@ -94,6 +103,7 @@ def polarizability_properties(tensor: NDArray[np.float64]) -> dict[str, float]:
 __all__ = [
     "DEBYE",
     "EV",
+    "GROUND_STATE",
     "UNITS",
     "ground_state_properties",
     "polarizability_properties",

@@ -14,6 +14,7 @@ HEAVY = ("torch", "rdkit", "tblite", "xtb", "scipy", "PIL", "ray", "mlflow", "di
         "pilotwave_oracles.xtb, pilotwave_oracles.jpeg, pilotwave_oracles.python_callable",
         "pilotwave_oracles.command, pilotwave_oracles.command_oracle",
         "pilotwave_oracles.http, pilotwave_oracles.file_drop, pilotwave_oracles.vision_language_oracle",
+        "pilotwave_oracles.xtb_oracle, pilotwave_oracles.thermochemistry, pilotwave_oracles.desirability",
         "pilotwave_oracles.structure, pilotwave_oracles.synthesizability",
         "pilotwave.execution.oracle_child, pilotwave.testing.faulty_oracles",
     ],

@@ -9,7 +9,7 @@ from pilotwave.errors import MissingDependencyError
 from pilotwave.samples import Sample
 from pilotwave.testing.constraint_contract import ConstraintContract
 from pilotwave_oracles.synthesizability import SynthesizabilityConstraint, SynthesizabilityConstraintConfig
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 
 class TestSynthesizabilityContract(ConstraintContract):
