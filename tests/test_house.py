@@ -23,6 +23,7 @@ MAY_IMPORT = {
 # Within the core, from the top (may import everything below it) to the bottom.
 LAYERS = [
     {"cli"},
+    {"tuning"},
     {"bench", "campaign", "doctor", "forgetting"},
     {"execution"},
     {"report", "tracking"},

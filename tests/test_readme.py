@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pilotwave.config.loading import check_campaign
+from pilotwave.tuning.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,8 +28,12 @@ def test_the_python_example_runs(
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_every_example_file_is_a_valid_campaign(path: Path) -> None:
-    check_campaign(yaml.safe_load(path.read_text()), source=path.name)
+def test_every_example_file_is_a_valid_campaign_or_study(path: Path) -> None:
+    fields = yaml.safe_load(path.read_text())
+    if "search" in fields:
+        Study.from_yaml(path).check()
+    else:
+        check_campaign(fields, source=path.name)
 
 
 def test_what_the_readme_points_to_exists() -> None:

@@ -10,8 +10,9 @@ except PackageNotFoundError:  # a source tree that was never installed
 
 if TYPE_CHECKING:
     from pilotwave.campaign import Campaign, CampaignResult, optimize
+    from pilotwave.tuning.study import Study, StudyResult
 
-__all__ = ["Campaign", "CampaignResult", "__version__", "optimize"]
+__all__ = ["Campaign", "CampaignResult", "Study", "StudyResult", "__version__", "optimize"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +21,8 @@ def __getattr__(name: str) -> Any:
         from pilotwave import campaign
 
         return getattr(campaign, name)
+    if name in ("Study", "StudyResult"):
+        from pilotwave.tuning import study
+
+        return getattr(study, name)
     raise AttributeError(f"module 'pilotwave' has no attribute {name!r}")

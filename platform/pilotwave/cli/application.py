@@ -24,6 +24,7 @@ from pilotwave.cli.submit import submit
 from pilotwave.cli.timeline import timeline
 from pilotwave.cli.top import top
 from pilotwave.cli.train import train
+from pilotwave.cli.tune import tune
 from pilotwave.cli.validate import validate
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ app.command()(schema)
 app.command("list")(list_choices)
 app.command()(sample)
 app.command()(train)
+app.command()(tune)
 app.command()(bench)
 app.command()(doctor)
 

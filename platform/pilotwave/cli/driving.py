@@ -38,7 +38,7 @@ def drive(
 ) -> int:
     """Runs a campaign under the terminal's eyes and returns the exit code."""
     console = Console(stderr=json_output)
-    with prints_aside(json_output), _interruptible(console) as interrupt, LiveProgress(console, config) as live:
+    with prints_aside(json_output), interruptible(console) as interrupt, LiveProgress(console, config) as live:
         result = start(live.observe, interrupt)
     from pilotwave.forgetting.monitor import drift_warning
 
@@ -53,7 +53,7 @@ def drive(
 
 
 @contextmanager
-def _interruptible(console: Console) -> Iterator[threading.Event]:
+def interruptible(console: Console) -> Iterator[threading.Event]:
     """Turns the first Ctrl-C (or SIGTERM) into an event; a second one ends the process at once."""
     interrupt = threading.Event()
 
@@ -181,4 +181,4 @@ def _as_json(result: CampaignResult) -> dict[str, Any]:
     }
 
 
-__all__ = ["drive"]
+__all__ = ["drive", "interruptible"]

@@ -1,4 +1,4 @@
-"""``pilotwave schema``: the JSON Schema of a campaign file."""
+"""``pilotwave schema``: the JSON Schema of a campaign or study file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 def schema(
     output: Annotated[Path | None, typer.Option(help="Write it to this file instead of printing it.")] = None,
+    study: Annotated[bool, typer.Option("--study", help="Of a study file, for pilotwave tune.")] = False,
 ) -> None:
     """Print the JSON Schema of a campaign file, so that editors complete and check it.
 
@@ -19,8 +20,9 @@ def schema(
     """
     from pilotwave.config.campaign import campaign_schema
     from pilotwave.errors import InputError
+    from pilotwave.tuning.config import study_schema
 
-    text = json.dumps(campaign_schema(), indent=2, ensure_ascii=False)
+    text = json.dumps(study_schema() if study else campaign_schema(), indent=2, ensure_ascii=False)
     if output is None:
         typer.echo(text)
         return

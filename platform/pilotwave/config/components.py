@@ -303,6 +303,17 @@ class TrackingConfig(ComponentConfig):
         """Builds the tracker of the run in this directory."""
         raise NotImplementedError
 
+    def nested(self, parent_dir: Path, experiment: str, run_name: str) -> TrackingConfig:
+        """Returns the configuration of a part of the run in another directory, beside it in the same place.
+
+        Args:
+            parent_dir: Of the whole, e.g. of a study.
+            experiment: What the whole is filed under.
+            run_name: Of the part.
+        """
+        del parent_dir, experiment, run_name
+        return self
+
 
 CONFIG_BASES: dict[str, type[ComponentConfig]] = {
     "backbone": BackboneConfig,

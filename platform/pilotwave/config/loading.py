@@ -114,20 +114,38 @@ def apply_override(fields: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"--set {override}: the value is not valid YAML: {_one_line(str(error))}") from None
+    try:
+        set_field(fields, dotted.strip(), value)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override}: {error}") from None
+
+
+def set_field(fields: dict[str, Any], dotted: str, value: Any) -> None:
+    """Sets one value in place, making sections on the way.
+
+    Args:
+        fields: Of a campaign or study.
+        dotted: ``"budget.queries"``; a number counts into a list.
+        value: What stands there from now on.
+
+    Raises:
+        ConfigError: It leads through something that is no section.
+    """
+    keys = dotted.split(".")
     place: Any = fields
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(place, list):
             if not key.isdigit() or int(key) >= len(place):
                 at = ".".join(keys[:depth])
-                raise ConfigError(f"--set {override}: {at} is a list of {len(place)}; expected a number below that")
+                raise ConfigError(f"{at} is a list of {len(place)}; expected a number below that")
             index: Any = int(key)
         elif isinstance(place, dict):
             index = key
             if not last:
                 place.setdefault(key, {})
         else:
-            raise ConfigError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+            raise ConfigError(f"{'.'.join(keys[:depth])} is a value, not a section")
         if last:
             place[index] = value
         else:
@@ -248,4 +266,4 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-__all__ = ["apply_override", "check_campaign", "load_campaign", "parse_yaml", "read_yaml"]
+__all__ = ["apply_override", "check_campaign", "load_campaign", "parse_yaml", "read_yaml", "set_field"]

@@ -87,6 +87,12 @@ class MlflowTrackingConfig(TrackingConfig):
             system_metrics=self.system_metrics_interval if self.system_metrics else None,
         )
 
+    def nested(self, parent_dir: Path, experiment: str, run_name: str) -> MlflowTrackingConfig:
+        """Returns the configuration of a child run: in the database and experiment of its parent."""
+        place = self.tracking_uri or f"{SCHEME}{parent_dir.absolute().parent / 'mlflow.db'}"
+        kept = {"tracking_uri": place, "experiment": self.experiment or experiment, "run_name": run_name}
+        return self.model_copy(update={**kept, "system_metrics": False, "model": False})
+
 
 class MlflowTracker:
     """Implements :class:`pilotwave.protocols.Tracker`.
@@ -168,6 +174,12 @@ class MlflowTracker:
         """Puts tags into the outbox."""
         self._outbox.append({"tags": dict(tags)})
         self._work_waits.set()
+
+    def child_tags(self) -> Mapping[str, str]:
+        """Returns the tag by which MLflow shows a run under this one; none if MLflow cannot be reached."""
+        if self._thread is not None:
+            self._tried.wait(self._patience)
+        return {} if self._run is None else {"mlflow.parentRunId": self._run.run_id}
 
     def finish(self, status: str) -> None:
         """Waits until all is written, but no longer than the patience, and closes the run."""
