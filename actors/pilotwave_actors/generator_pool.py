@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from pilotwave.config.campaign import CampaignConfig
-from pilotwave.errors import InfrastructureError
+from pilotwave.errors import InfrastructureError, PilotwaveError
 from pilotwave.execution.known import Known
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest, GenerationResult
 from pilotwave_actors.generator import BackboneFacts, Generator
@@ -25,6 +25,8 @@ from pilotwave_actors.waiting import cause_of, fetch, first_line
 
 LOST = (RayActorError, OutOfMemoryError)
 """What a call raises whose actor, or whose worker process, is gone."""
+LOW_ON_MEMORY = "running low on memory"
+"""What Ray says of an actor that it has ended because its node's memory ran short."""
 CALL_SECONDS = 1.0
 """A lost generator is called so often: calls to one that is being made again fail at once."""
 PATIENCE_SECONDS = 600.0
@@ -135,10 +137,14 @@ class GeneratorPool:
         except LOST as error:
             host.knows, host.call_at = 0, time.monotonic()
             self._lost.append(host)
-            return GenerationFailed(number, f"{host.name}: {first_line(error)}", retryable=True)
+            short = isinstance(error, OutOfMemoryError) or LOW_ON_MEMORY in str(error)
+            return GenerationFailed(
+                number, f"{host.name}: {first_line(error)}", retryable=True, out_of_memory=short
+            )
         except RayTaskError as error:
             self._is_idle(host)
-            return GenerationFailed(number, cause_of(error), retryable=False)
+            said = str(error.cause) if isinstance(error.cause, PilotwaveError) else cause_of(error)
+            return GenerationFailed(number, said, retryable=False)
         if isinstance(result, int):  # it was made again since, and lacks what it was told before
             host.knows = result
             self._give(host, request)

@@ -175,7 +175,11 @@ class AdaptableBackbone(Backbone, Protocol):
 
 @runtime_checkable
 class Plan(Protocol):
-    """What an algorithm wants done next to the model: it carries all it needs and is small to send."""
+    """What an algorithm wants done next to the model: it carries all it needs and is small to send.
+
+    A sample depends on its own draw, not on the others of its batch, but for rounding: batches that do not fit into
+    memory are made in parts. A plan of which that is not true has an attribute ``couples_draws`` that is True.
+    """
 
     def generate(self, backbone: Backbone, draws: Sequence[Draw]) -> GeneratedBatch:
         """Makes one sample per draw; a deterministic function of the plan, the backbone and the draws."""

@@ -60,6 +60,7 @@ class CampaignState:
         saved_cost: What the answers taken from there had cost.
         near: For how many queries that were paid for an answer nearby was known there.
         near_cost: What those answers had cost.
+        together: How many samples a generator makes at once because more did not fit into memory, or None.
         forgotten: How many queries were paid for and their records taken out.
         sequence: Of the last event.
         started: Time of the first event, or None.
@@ -86,6 +87,7 @@ class CampaignState:
     saved_cost: float = 0.0
     near: int = 0
     near_cost: float = 0.0
+    together: int | None = None
     forgotten: int = 0
     sequence: int = 0
     started: float | None = None
@@ -119,6 +121,7 @@ class CampaignState:
                 proposal.drawn = len(record["query_ids"])
                 proposal.passes = record["passes"]
                 proposal.seconds = record["seconds"]
+                self.together = record.get("together", self.together)
             case EventKind.RESERVED:
                 self.reserved[record["query_id"]] = record["attempt"]
                 self.resting.pop(record["query_id"], None)

@@ -86,6 +86,7 @@ class Generating:
         self._making: dict[int, Making] = {}
         self._attempts: dict[int, int] = {}
         self._took = RecentTimes()
+        self._together: int | None = None
         self._barren = 0
 
     def restore(self, algorithm: Algorithm) -> None:
@@ -96,6 +97,7 @@ class Generating:
         """
         self._algorithm = algorithm
         self._unmade = deque(self._memory.unfinished)
+        self._together = self._memory.state.together
         latest = itertools.islice(reversed(self._memory.state.proposals.values()), KEPT)
         for proposal in reversed([proposal for proposal in latest if proposal.generated]):
             self._took.add(proposal.seconds)
@@ -174,9 +176,8 @@ class Generating:
         known = self._memory.known.now() if self._answers_are_reused else frozenset[str]()
         self._making[proposal.number] = Making(proposal, since)
         self._attempts[proposal.number] = self._attempts.get(proposal.number, 0) + 1
-        self._workers.generate(
-            GenerationRequest(proposal, self._config.seed, self._config.generation.redraws, known)
-        )
+        redraws = self._config.generation.redraws
+        self._workers.generate(GenerationRequest(proposal, self._config.seed, redraws, known, self._together))
 
     def _hand_over_unmade(self) -> None:
         while self._unmade and len(self._making) < self._workers.generators:
@@ -187,6 +188,9 @@ class Generating:
         self._took.add(self._clock() - making.since)
         self._attempts.pop(result.proposal, None)
         result = self._without_repeats(result)
+        if result.together is not None:
+            self._make_together(result.together, result.proposal)
+            result = dataclasses.replace(result, together=self._together)
         self._memory.generated(result)
         self._accounting.generating.append((result.started, result.finished))
         self._asking.ready.extend(result.feasible)
@@ -198,6 +202,15 @@ class Generating:
                 f"no feasible candidate in {self._barren} proposals in a row ({'; '.join(reasons[:3])}); "
                 "loosen the constraints or raise generation.redraws"
             )
+
+    def _make_together(self, most: int, proposal: int) -> None:
+        """Lets generators make so many samples at once from now on, unless it is fewer already."""
+        if self._together is not None and self._together <= most:
+            return
+        self._together = most
+        line = f"memory is short: samples are made {most} at a time from now on, a batch in parts"
+        self._telemetry.noted(Level.WARNING, "memory-short", line, proposal)
+        self._show(line)
 
     def _without_repeats(self, result: GenerationResult) -> GenerationResult:
         """Takes out what another proposal, made at the same time, came to as well: it is asked about once."""
@@ -225,6 +238,9 @@ class Generating:
     def _failed(self, event: GenerationFailed) -> None:
         proposal = self._making.pop(event.proposal).proposal
         self._telemetry.noted(Level.WARNING, "generation-failed", event.message, event.proposal)
+        if event.out_of_memory and self._together != 1:
+            self._attempts[event.proposal] -= 1  # with fewer at once it is another attempt
+            self._make_together(max(1, (self._together or proposal.count) // 2), event.proposal)
         if not event.retryable or self._attempts[event.proposal] >= ATTEMPTS:
             raise InfrastructureError(f"the model failed on proposal {event.proposal}: {event.message}")
         self._show(f"generator lost ({event.message}); proposal {event.proposal} is handed over again")

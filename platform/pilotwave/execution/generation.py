@@ -2,7 +2,7 @@
 
 In place of a candidate that cannot be decoded, breaks a constraint or repeats a known answer others are drawn
 from fresh seeds. Everything that was judged is returned, so that it can be counted. May import
-:mod:`pilotwave.protocols`, :mod:`pilotwave.types` and :mod:`pilotwave.execution.workers`.
+:mod:`pilotwave.protocols`, :mod:`pilotwave.types` and the modules beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 
 from torch import Tensor
 
+from pilotwave.execution.fitting import make_what_fits
 from pilotwave.execution.workers import GenerationRequest, GenerationResult
 from pilotwave.protocols import Backbone, Constraint
 from pilotwave.samples import Invalid, Sample
@@ -27,13 +28,16 @@ def generate_candidates(
     """Runs a proposal's plan until it has enough feasible candidates or the redraws are used up.
 
     Deterministic: the same request gives the same result.
+
+    Raises:
+        InfrastructureError: Not even one sample fits into memory.
     """
     started = time.time()
     proposal = request.proposal
     made: set[str] = set()
     drawn: list[Candidate] = []
     feasible: list[str] = []
-    passes = 0
+    passes, together = 0, request.together
     for attempt in range(request.redraws + 1):
         wanted = proposal.count - len(feasible)
         if not wanted:
@@ -41,10 +45,10 @@ def generate_candidates(
         # Redraws come in twos: where many fail, more draws at once cost less than more rounds of the plan.
         width = min(proposal.count, wanted if attempt == 0 else 2 * wanted)
         draws = [Draw.of(request.campaign_seed, proposal.number, slot, attempt) for slot in range(width)]
-        batch = proposal.plan.generate(backbone, draws)
+        whole = make_what_fits(backbone, proposal.plan, draws, together)
+        batch, together = whole.batch, whole.together
         passes = max(passes, batch.passes)
-        samples = backbone.decode(batch.latents, batch.conditions)
-        for i, (draw, sample) in enumerate(zip(draws, samples, strict=True)):
+        for i, (draw, sample) in enumerate(zip(draws, whole.samples, strict=True)):
             if len(feasible) == proposal.count:
                 break  # what was drawn beyond a full batch is dropped unseen
             tensors = (batch.noise_sequence[:, i], batch.latents[i], batch.conditions[i])
@@ -53,7 +57,9 @@ def generate_candidates(
             if candidate.infeasible is None and candidate.sample is not None:
                 feasible.append(candidate.query_id)
                 made.add(candidate.sample.identity())
-    return GenerationResult(proposal.number, tuple(drawn), tuple(feasible), passes, started, time.time())
+    return GenerationResult(
+        proposal.number, tuple(drawn), tuple(feasible), passes, started, time.time(), together=together
+    )
 
 
 def _judge(

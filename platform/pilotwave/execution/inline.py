@@ -24,6 +24,7 @@ from pilotwave.archive.origin import refuse_copy
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.config.components import RuntimeConfig
+from pilotwave.errors import PilotwaveError
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.generation import generate_candidates
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
@@ -192,7 +193,8 @@ class InlineWorkers:
             with doing(self._logs, worker="generator", proposal=request.proposal.number):
                 event = generate_candidates(model.backbone, model.constraints, request)
         except Exception as error:  # the model may be the user's: whatever it raises becomes one line
-            event = GenerationFailed(request.proposal.number, f"{type(error).__name__}: {error}", retryable=False)
+            said = str(error) if isinstance(error, PilotwaveError) else f"{type(error).__name__}: {error}"
+            event = GenerationFailed(request.proposal.number, said, retryable=False)
         finally:
             self._models.put(model)
         self._events.put(event)

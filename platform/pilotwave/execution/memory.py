@@ -161,6 +161,7 @@ class CampaignMemory:
             "seconds": result.finished - result.started,
             "started": result.started,
             "worker": result.worker,
+            **({} if result.together is None else {"together": result.together}),
             "infeasible": dict(
                 Counter(item.infeasible.partition(":")[0] for item in result.candidates if item.infeasible)
             ),

@@ -105,12 +105,14 @@ class GenerationRequest:
         redraws: How often more are drawn while feasible candidates are missing.
         known: Identities of samples that need not be asked about again; from the loop a
             :class:`pilotwave.execution.known.Known`, of which a generator elsewhere need only be sent the news.
+        together: How many samples fit into memory at once, or None if any number did so far.
     """
 
     proposal: Proposal
     campaign_seed: int
     redraws: int
     known: Container[str]
+    together: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ class GenerationResult:
         started: Seconds since the epoch.
         finished: Likewise.
         worker: Who made them, e.g. ``"generator-1"``, or empty where there is but one.
+        together: As in the request, or fewer if fewer were found to fit.
     """
 
     proposal: int
@@ -134,6 +137,7 @@ class GenerationResult:
     started: float
     finished: float
     worker: str = ""
+    together: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,13 @@ class GenerationFailed:
         proposal: Its number.
         message: One line.
         retryable: True if the worker was lost, False if the model raised.
+        out_of_memory: True if the worker was ended because memory ran short.
     """
 
     proposal: int
     message: str
     retryable: bool
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,20 @@ class AlgorithmContract:
         assert torch.equal(first.noise_sequence, second.noise_sequence)
         assert torch.equal(first.latents, second.latents)
 
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_a_batch_that_does_not_fit_may_be_made_in_parts(self, conditional: bool) -> None:
+        backbone = self.make_backbone(conditional)
+        for rounds in (0, 3):
+            plan = self.after(rounds, backbone).ask(5).plan
+            if getattr(plan, "couples_draws", False):
+                continue
+            draws = [Draw.of(1, rounds, slot) for slot in range(5)]
+            whole = plan.generate(backbone, draws)
+            parts = [plan.generate(backbone, part) for part in (draws[:3], draws[3:])]
+            for name, dim in (("noise_sequence", 1), ("latents", 0), ("conditions", 0)):
+                joined = torch.cat([getattr(part, name) for part in parts], dim)
+                torch.testing.assert_close(joined, getattr(whole, name), rtol=1e-3, atol=1e-3)
+
     def test_a_plan_is_not_changed_by_later_answers(self) -> None:
         backbone = self.make_backbone()
         algorithm = self.after(2, backbone)
