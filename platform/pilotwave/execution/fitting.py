@@ -1,7 +1,7 @@
 """Batches sized to memory: what does not fit is halved, and tried again.
 
 The batch is split where a plan gets its draws, not inside the sampler. A plan's hooks are closures over its whole
-batch (conditions, the noise that they edit); a sampler that showed them a part of it would have them mix samples up.
+batch (conditions, the noise that they edit); a sampler that showed them a part of it would make them mix samples.
 Given fewer draws, the plan makes fewer samples and hooks that fit, and since each sample comes from its own draw
 alone, the parts put together are the batch, up to the rounding of products of another shape. (What a plan prepares
 for its batch, a surrogate for example, is prepared again for each part.) A plan whose samples depend on each other

@@ -69,8 +69,8 @@ def test_what_is_known_to_fit_is_not_tried_again() -> None:
 def test_one_sample_that_does_not_fit_is_one_clear_line() -> None:
     with pytest.raises(
         InfrastructureError,
-        match=r"one sample of image does not fit into the memory of cpu \(\d+\.\d of \d+\.\d GiB free\): CUDA out of "
-        r"memory. Tried to allocate 1 samples; choose a smaller model",
+        match=r"one sample of image does not fit into the memory of cpu \(\d+\.\d of \d+\.\d GiB free\): CUDA out "
+        r"of memory. Tried to allocate 1 samples; choose a smaller model",
     ) as caught:
         make_what_fits(limited(0), RandomPlan(), DRAWS)
     assert "\n" not in str(caught.value)
@@ -102,7 +102,7 @@ def test_another_error_is_the_models_own() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
     backbone = small_image_backbone()
     backbone.steps = 99
-    with pytest.raises(ValueError, match="expected a noise sequence|shape"):
+    with pytest.raises(ValueError, match="expected a noise sequence"):
         make_what_fits(backbone, RandomPlan(), DRAWS)
 
 
