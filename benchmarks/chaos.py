@@ -5,8 +5,8 @@
 One campaign in three legs: on its driver's own Ray cluster; on a cluster of two nodes with the driver on one of
 them; through Ray Client with the optimizer on the node that is struck. The nodes are real Ray nodes in network
 namespaces of their own (Linux, as root; otherwise there are no partitions and other kills take their place).
-Victims and moments are drawn at random from the seed. What happens is kept in FOLDER; the same command goes on there
-if it was stopped.
+Victims and moments are drawn at random from the seed. What happens is kept in FOLDER; the same command goes on
+there if it was stopped.
 """
 
 from __future__ import annotations

@@ -59,6 +59,10 @@ class StorageError(InfrastructureError):
     """The ledger or a checkpoint could not be written (a full disk, a lost mount) or read."""
 
 
+class TakenOverError(StorageError):
+    """Somebody else writes this ledger now: whoever was cut off and came back must not write beside them."""
+
+
 class InterruptedCampaign(PilotwaveError):
     """The user stopped the campaign; everything was saved."""
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pilotwave.archive.records import evaluation_from_json, evaluation_to_json
-from pilotwave.errors import RunDirectoryError, StorageError
+from pilotwave.errors import RunDirectoryError, StorageError, TakenOverError
 from pilotwave.samples import sample_from_payload
 from pilotwave.types import Candidate, Evaluation
 
@@ -119,12 +119,17 @@ class Event:
 class Ledger:
     """An open ledger; one writer at a time, any number of readers.
 
+    A lock keeps writers apart (:meth:`pilotwave.archive.run_directory.RunDirectory.become_writer`). Where a lock
+    fails, on storage that forgot it, the events' numbers still tell: a writer who finds that another one has written
+    since writes nothing any more and says so (:class:`pilotwave.errors.TakenOverError`).
+
     Use :meth:`create` or :meth:`open`; close it, or use it as a context manager.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, *, writes: bool = True) -> None:
         self._connection = connection
         self._writes = writes
+        self._last = _last_sequence(connection) if writes else 0
         self.path = path
 
     @classmethod
@@ -265,7 +270,14 @@ class Ledger:
         cursor = self._connection.execute(
             "INSERT INTO events (time, kind, record) VALUES (?, ?, ?)", (now, kind.value, text)
         )
-        return Event(int(cursor.lastrowid or 0), now, kind, record)
+        sequence = int(cursor.lastrowid or 0)
+        if sequence > self._last + 1:  # within the transaction, so nothing of it is written
+            raise TakenOverError(
+                f"{self.path}: somebody else has written here since event {self._last}: another optimizer has "
+                "taken this campaign over, and this one stops"
+            )
+        self._last = sequence
+        return Event(sequence, now, kind, record)
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
@@ -274,6 +286,13 @@ def make_tables(connection: sqlite3.Connection) -> None:
     for table in ("candidates", "events"):
         for verb in ("UPDATE", "DELETE"):
             connection.executescript(_APPEND_ONLY.format(table=table, verb=verb))
+
+
+def _last_sequence(connection: sqlite3.Connection) -> int:
+    (number,) = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+    ).fetchone()
+    return int(number)
 
 
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:

@@ -181,7 +181,6 @@ class Chaos:
                 continue
             driver = self._drive(leg.place)
             for place, strike in enumerate(strikes):
-                self._set_pace(self._seconds)
                 driver = self._strike(leg, strike, driver, len(strikes) - place)
                 if driver is None:  # the campaign's last driver here was killed on purpose, to move on
                     break
@@ -219,6 +218,9 @@ class Chaos:
         self, leg: Leg, strike: Strike, driver: subprocess.Popen[bytes], to_come: int
     ) -> subprocess.Popen[bytes] | None:
         place = leg.place
+        settled = self._look()
+        scarce = leg.until - settled < 3 * to_come
+        self._set_pace(SLOW if scarce and settled >= strike.after else self._seconds)
         driver = self._wait(place, driver, lambda settled: settled >= strike.after)
         time.sleep(strike.pause)
         kill: Kill | None = None
@@ -232,7 +234,6 @@ class Chaos:
         # With the driver that is at work now; one that ended by itself is replaced before the strike.
         driver = self._alive(place, driver)
         struck_at = driver
-        scarce = leg.until - self._look() < 3 * to_come
         if scarce or place.mends_slowly(strike.kind):
             self._set_pace(SLOW)
         self._wait(place, driver, struck, replace=False)

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.state import CampaignState
-from pilotwave.errors import RunDirectoryError, StorageError
+from pilotwave.errors import RunDirectoryError, StorageError, TakenOverError
 from pilotwave.samples import ArraySample, ImageSample, MoleculeSample, Sample
 from pilotwave.types import Candidate, Evaluation, Failure, Status, Timings
 
@@ -135,6 +135,30 @@ def test_a_reader_sees_what_a_writer_has_just_written(ledger: Ledger) -> None:
         assert [event.kind for event in reader.events()] == [EventKind.ASKED]
         with pytest.raises(StorageError):
             reader.append(EventKind.ASKED, {})
+
+
+def test_a_writer_that_was_overtaken_writes_nothing_any_more(ledger: Ledger) -> None:
+    ledger.append(EventKind.RESERVED, {"query_id": "p0", "attempt": 1})
+    with Ledger.open(ledger.path) as other:  # as if the lock that keeps writers apart had been lost
+        other.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 1})
+        for _ in range(2):
+            with pytest.raises(TakenOverError, match="another optimizer has taken this campaign over"):
+                ledger.append(EventKind.RESERVED, {"query_id": "p2", "attempt": 1})
+        with pytest.raises(TakenOverError):
+            ledger.add_candidates([candidate("p0003-01", SAMPLES[0])], {"proposal": 3})
+        other.append(EventKind.RESERVED, {"query_id": "p3", "attempt": 1})
+        assert [event.record["query_id"] for event in other.events()] == ["p0", "p1", "p3"]
+        assert other.candidates(["p0003-01"]) == []
+
+
+def test_a_write_that_failed_does_not_look_like_somebody_else_s(ledger: Ledger) -> None:
+    ledger.append(EventKind.RESERVED, {"query_id": "p0", "attempt": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        ledger.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 1, "cost": float("nan")})
+    ledger.add_candidates([candidate("a", SAMPLES[0])], {"proposal": 1})
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.add_candidates([candidate("a", SAMPLES[0])], {"proposal": 1})
+    ledger.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 1})
 
 
 def test_a_closed_ledger_is_one_plain_file_that_opens_from_a_read_only_place(ledger: Ledger) -> None:
