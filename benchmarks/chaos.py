@@ -28,6 +28,8 @@ from pilotwave.testing.two_nodes import TwoNodeCluster
 
 HEADING = "## A campaign under 100 kills"
 QUERIES = 500
+PATIENCE = 600.0
+"""Seconds without an answer after which it is given up."""
 CPUS = 3
 """Of each node: neither has room for four evaluators and a generator."""
 PRIVATE = {"evaluator": 7, "generator": 7, "optimizer": 7, "oracle": 7, "raylet": 7, "driver": 7}
@@ -59,7 +61,7 @@ def main() -> None:
             Leg(OnTwoNodes(cluster, "node", networks), 340, without_partitions(NODES, reason)),
             Leg(OnTwoNodes(cluster, "client", networks), QUERIES, without_partitions(CLIENT, reason)),
         ]
-        chaos = Chaos(options.folder.resolve(), legs, seed=options.seed, say=say)
+        chaos = Chaos(options.folder.resolve(), legs, seed=options.seed, say=say, patience=PATIENCE)
         report = chaos.run()
     body = describe(report, options.seed, reason)
     print(body)

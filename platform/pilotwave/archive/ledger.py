@@ -120,8 +120,8 @@ class Ledger:
     """An open ledger; one writer at a time, any number of readers.
 
     A lock keeps writers apart (:meth:`pilotwave.archive.run_directory.RunDirectory.become_writer`). Where a lock
-    fails, on storage that forgot it, the events' numbers still tell: a writer who finds that another one has written
-    since writes nothing any more and says so (:class:`pilotwave.errors.TakenOverError`).
+    fails, on storage that forgot it, the events' numbers still tell: a writer who finds that another one has
+    written since writes nothing any more and says so (:class:`pilotwave.errors.TakenOverError`).
 
     Use :meth:`create` or :meth:`open`; close it, or use it as a context manager.
     """
