@@ -1,9 +1,8 @@
 """The contracts between the parts: backbone, plan, algorithm, surrogate, constraint, oracle, tracker.
 
-May import :mod:`pilotwave.types` and :mod:`pilotwave.samples`; torch
-for annotations only. Each contract has a public test suite
-in :mod:`pilotwave.testing` that every implementation, ours and a plug-in's, passes. The runtime's contract
-lives in :mod:`pilotwave.execution` beside the loop that uses it.
+May import :mod:`pilotwave.types` and :mod:`pilotwave.samples`; torch for annotations only. Every implementation,
+ours and a plug-in's, passes the contract's suite in :mod:`pilotwave.testing`. The runtime's contract lives in
+:mod:`pilotwave.execution` beside the loop that uses it.
 """
 
 from __future__ import annotations
@@ -177,8 +176,7 @@ class AdaptableBackbone(Backbone, Protocol):
 class Plan(Protocol):
     """What an algorithm wants done next to the model: it carries all it needs and is small to send.
 
-    A sample depends on its own draw, not on the others of its batch, but for rounding: batches that do not fit into
-    memory are made in parts. A plan of which that is not true has an attribute ``couples_draws`` that is True.
+    Batches may be made in parts; a plan whose samples depend on each other's draws has ``couples_draws = True``.
     """
 
     def generate(self, backbone: Backbone, draws: Sequence[Draw]) -> GeneratedBatch:
@@ -238,8 +236,7 @@ class PredictingAlgorithm(Algorithm, Protocol):
             conditions: (batch, condition_size).
 
         Returns:
-            float64 of shape (batch,), NaN where it expects nothing; None while it knows too little, or if it never
-            expects anything with its settings.
+            float64 of shape (batch,), NaN where it expects nothing; None while it knows too little, or always.
         """
         ...
 
