@@ -18,7 +18,7 @@ from pilotwave.archive.origin import FILE
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.errors import InfrastructureError, RunDirectoryError, StorageError
 
-_STAYS = {".lock", ".writer", "receipts", FILE}
+_STAYS = {".lock", ".writer", "receipts", ".tune", FILE}
 
 
 def pack_run(path: Path) -> bytes:
@@ -29,6 +29,11 @@ def pack_run(path: Path) -> bytes:
     """
     if not RunDirectory(path).exists():
         raise RunDirectoryError(f"{path}: no run here")
+    return pack_folder(path)
+
+
+def pack_folder(path: Path) -> bytes:
+    """Packs a folder, a study with its runs, without what means something only where they are."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=3) as archive:
         for item in sorted(path.iterdir()):
@@ -92,4 +97,4 @@ def _move_in(arriving: Path, path: Path) -> None:
         os.replace(item, target)
 
 
-__all__ = ["deliver_run", "discard_unused_run", "pack_run", "unpack_run"]
+__all__ = ["deliver_run", "discard_unused_run", "pack_folder", "pack_run", "unpack_run"]

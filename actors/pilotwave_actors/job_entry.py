@@ -1,12 +1,12 @@
-"""What a Ray job of ours runs on the cluster: a campaign, or the packing of its results.
+"""What a Ray job of ours runs on the cluster: a campaign or a study, or the packing of its results.
 
 ::
 
     python -m pilotwave_actors.job_entry run RUN_DIR --storage DIR --version 1.0 --import my_plugin
     python -m pilotwave_actors.job_entry pack RUN_DIR --storage DIR
 
-The campaign is ``campaign.yaml`` in the working directory; one that was begun in the run directory is resumed. The
-exit code is that of ``pilotwave run``. May import the core.
+The campaign is ``campaign.yaml`` in the working directory, a study ``study.yaml``; one that was begun in the run
+directory is resumed. The exit code is that of ``pilotwave run``. May import the core.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import pilotwave
 from pilotwave.errors import InfrastructureError, InputError
 
 CAMPAIGN_FILE = "campaign.yaml"
+STUDY_FILE = "study.yaml"
 LARGEST_RESULT = 64 * 2**20
 """Results travel through the job's log; above this, they are fetched from the storage."""
 _BEGIN, _END = "-----BEGIN PILOTWAVE RUN-----", "-----END PILOTWAVE RUN-----"
@@ -95,6 +96,14 @@ def _run(run_dir: Path, version: str, plugins: Sequence[str]) -> int:
             "the same version on both"
         )
     _import_all(plugins)
+    if Path(STUDY_FILE).exists():
+        from pilotwave.cli.tune import drive as drive_study
+        from pilotwave.tuning.study import Study
+
+        study = Study.from_yaml(STUDY_FILE)
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        os.chdir(run_dir.parent)
+        return drive_study(study, run_dir, launched, json_output=False)
     from pilotwave.archive.run_directory import RunDirectory
     from pilotwave.campaign import Campaign
     from pilotwave.cli.driving import drive
@@ -120,9 +129,10 @@ def _import_all(plugins: Sequence[str]) -> None:
 
 
 def _print_packed(run_dir: Path) -> int:
-    from pilotwave_actors.carrying import pack_run
+    from pilotwave.tuning.ledger import StudyDirectory
+    from pilotwave_actors.carrying import pack_folder, pack_run
 
-    data = pack_run(run_dir)
+    data = pack_folder(run_dir) if StudyDirectory(run_dir).exists() else pack_run(run_dir)
     if len(data) > LARGEST_RESULT:
         raise InfrastructureError(
             f"the run has {len(data) / 2**20:.0f} MiB packed, and at most {LARGEST_RESULT // 2**20} MiB come "
@@ -136,4 +146,4 @@ if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 
 
-__all__ = ["CAMPAIGN_FILE", "main", "place_of", "unwrap", "wrap"]
+__all__ = ["CAMPAIGN_FILE", "STUDY_FILE", "main", "place_of", "unwrap", "wrap"]

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -27,9 +27,12 @@ from pilotwave.errors import InfrastructureError, InputError
 from pilotwave.execution.jobs import JobState, JobStatus
 from pilotwave_actors.authentication import MODE
 from pilotwave_actors.carrying import unpack_run
-from pilotwave_actors.job_entry import CAMPAIGN_FILE, unwrap
+from pilotwave_actors.job_entry import CAMPAIGN_FILE, STUDY_FILE, unwrap
 from pilotwave_actors.packaging import Plugins
 from pilotwave_actors.reachable import check_dashboard
+
+if TYPE_CHECKING:
+    from pilotwave.tuning.config import StudyConfig
 
 STOP_SECONDS = 60
 """How long a job may take to save; Ray's own three seconds would kill it before its answers in flight are in."""
@@ -64,17 +67,38 @@ class RayJobs:
     def submit(self, config: CampaignConfig, run_dir: str | None, plugins: Sequence[Path]) -> JobState:
         """Uploads the campaign and its plug-ins and begins the job."""
         travelling = Plugins.of(plugins).with_function_of(config)
-        run_dir = run_dir or f"{config.name}-{secrets.token_hex(4)}"
         storage = str(getattr(config.runtime, "storage", None) or "")
+        text = _campaign_there(travelling.rewritten(config))
+        return self._hand_over(config.name, CAMPAIGN_FILE, text, run_dir, storage, travelling)
+
+    def submit_study(self, study: StudyConfig, run_dir: str | None, plugins: Sequence[Path]) -> JobState:
+        """Uploads the study and its plug-ins and begins the job."""
+        from pilotwave.tuning.checks import dearest_trial
+        from pilotwave.tuning.config import to_yaml
+        from pilotwave_actors.tune_remote import rewritten
+
+        travelling = Plugins.of(plugins)
+        for campaign in dearest_trial(study).campaigns:
+            travelling = travelling.with_function_of(campaign.config)
+        runtime = dict(study.runtime or study.campaign.get("runtime") or {})
+        there = {**runtime, "kind": "ray", "address": "auto", "plugins": []}
+        study = rewritten(study, travelling).model_copy(update={"runtime": there})
+        storage = str(runtime.get("storage") or "")
+        return self._hand_over(study.name, STUDY_FILE, to_yaml(study), run_dir, storage, travelling)
+
+    def _hand_over(
+        self, name: str, file: str, text: str, run_dir: str | None, storage: str, travelling: Plugins
+    ) -> JobState:
+        run_dir = run_dir or f"{name}-{secrets.token_hex(4)}"
         arguments = ["run", run_dir, "--storage", storage, "--version", pilotwave.__version__]
-        for name in travelling.names:
-            arguments += ["--import", name]
+        for plugin in travelling.names:
+            arguments += ["--import", plugin]
         with tempfile.TemporaryDirectory(prefix="pilotwave-job-") as folder:
-            (Path(folder) / CAMPAIGN_FILE).write_text(_campaign_there(travelling.rewritten(config)))
+            (Path(folder) / file).write_text(text)
             # Ray's job client takes no single files, but its working directory can be imported from.
             travelling.copy_to(Path(folder))
             environment = {"working_dir": folder}
-            job = self._begin(arguments, environment, {"name": config.name, "run_dir": run_dir, "storage": storage})
+            job = self._begin(arguments, environment, {"name": name, "run_dir": run_dir, "storage": storage})
         return self.state(job)
 
     def state(self, job: str) -> JobState:

@@ -58,8 +58,8 @@ def drive_from_outside(
             runtime.check_capacity(observe, job)
             if origin is not None:
                 origin.write(home)  # first: a run that nobody knows of would be lost
-                _on_head(deliver_run, pack_run(home), job.run_dir)
-            optimizer = launch(job, runtime.optimizer_arguments(), _near(roll.node), outlives_driver=True)
+                on_head(deliver_run, pack_run(home), job.run_dir)
+            optimizer = launch(job, runtime.optimizer_arguments(), near(roll.node), outlives_driver=True)
         outcome = _follow_home(optimizer, observe, interrupt, home, job.run_dir)
     except ConnectionError as error:
         raise InfrastructureError(
@@ -78,7 +78,7 @@ def _follow_home(optimizer: Any, observe: Observer, interrupt: Interrupt, home: 
     except PilotwaveError as error:
         ray.kill(optimizer)
         _bring_back(home, away, error)
-        if home != away and _on_head(discard_unused_run, away):
+        if home != away and on_head(discard_unused_run, away):
             (home / FILE).unlink(missing_ok=True)  # nothing was asked: the user can mend and repeat
         raise
     ray.kill(optimizer)
@@ -112,7 +112,7 @@ def _bring_back(home: Path, away: Path, why: PilotwaveError | None) -> None:
     if home == away:
         return
     try:
-        unpack_run(_on_head(pack_run, away), home)
+        unpack_run(on_head(pack_run, away), home)
     except (PilotwaveError, ConnectionError) as error:
         reason = f"{why}; and " if why is not None else ""
         raise InfrastructureError(
@@ -121,7 +121,7 @@ def _bring_back(home: Path, away: Path, why: PilotwaveError | None) -> None:
         ) from error
 
 
-def _on_head(function: Any, *arguments: Any) -> Any:
+def on_head(function: Any, *arguments: Any) -> Any:
     """Calls a function there; the storage is shared, so any node would do, and the head is always there."""
     import ray
     from ray.exceptions import RayError, RayTaskError
@@ -136,11 +136,11 @@ def _on_head(function: Any, *arguments: Any) -> Any:
         raise InfrastructureError(f"the cluster failed: {' '.join(str(error).split())[:200]}") from error
 
 
-def _near(node: str) -> dict[str, Any]:
+def near(node: str) -> dict[str, Any]:
     """Prefers the head: when that dies everything does, so an optimizer there never dies alone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node, soft=True)}
 
 
-__all__ = ["drive_from_outside"]
+__all__ = ["drive_from_outside", "near", "on_head"]

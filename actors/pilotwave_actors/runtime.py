@@ -205,7 +205,7 @@ class RayRuntime:
 
         grows = self._config.autoscaling
         nodes = nodes_in_words(ray.nodes())  # type: ignore[no-untyped-call]
-        note = check_capacity(self._demands(), nodes, grows=has_autoscaler() if grows is None else grows)
+        note = check_capacity(self.demands(), nodes, grows=has_autoscaler() if grows is None else grows)
         if note:
             observe(Progress("starting", job.config.budget.queries, note=note))
 
@@ -229,7 +229,8 @@ class RayRuntime:
         finally:
             ray.kill(optimizer)
 
-    def _demands(self) -> list[Any]:
+    def demands(self) -> list[Any]:
+        """Returns what the actors of a campaign occupy; asks the connected cluster for its GPUs."""
         from pilotwave_actors.capacity import Demand
 
         config = self._config

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pilotwave.errors import InfrastructureError, InputError, PilotwaveError
-from pilotwave_actors.cluster import connected, has_autoscaler, nodes_in_words
+from pilotwave_actors.cluster import connected, has_autoscaler, nodes_in_words, through_client
 from pilotwave_actors.packaging import Plugins
-from pilotwave_actors.runtime import RayRuntimeConfig
+from pilotwave_actors.roll_call import call_the_roll
+from pilotwave_actors.runtime import RayRuntime, RayRuntimeConfig
 
 if TYPE_CHECKING:
     from pilotwave.config.campaign import CampaignConfig
@@ -73,7 +74,14 @@ class RayTuner:
         if address.startswith("ray://"):
             for campaign in dearest.campaigns:
                 plugins = plugins.with_function_of(campaign.config)
-        with connected(address, _logical_cpus(job.study, dearest), plugins):
+        with connected(address, _logical_cpus(job.study, dearest), plugins) as where:
+            if through_client():
+                from pilotwave_actors.tune_remote import tune_from_outside
+
+                storage = runtime.storage if isinstance(runtime, RayRuntimeConfig) else None
+                return tune_from_outside(job, where, plugins, storage, observe, interrupt)
+            if where != "local":
+                call_the_roll(where, job.study_dir, plugins.names, on_head=False)
             return drive_study(job, plugins, observe, interrupt)
 
 
@@ -209,12 +217,8 @@ def _demands(plan: TrialPlan, count: int) -> list[Any]:
     for campaign in plan.campaigns:
         runtime = campaign.config.runtime
         if isinstance(runtime, RayRuntimeConfig):
-            evaluator = {"CPU": 1.0, **runtime.evaluator_resources}
-            generator = {"CPU": float(runtime.generator_threads)}
-            demands += [
-                Demand("the generator of a trial", "runtime.generator_threads", count, generator),
-                Demand("an evaluator", "runtime.evaluator_resources", count * runtime.evaluators, evaluator),
-            ]
+            needed = RayRuntime(runtime).demands()
+            demands += [dataclasses.replace(each, count=count * each.count) for each in needed]
     return demands
 
 
@@ -247,8 +251,13 @@ def _concurrent(study: StudyConfig, plan: TrialPlan) -> tuple[int, str]:
 
 def _logical_cpus(study: StudyConfig, plan: TrialPlan) -> int:
     """Enough for every actor at once; on a small machine they share the cores in turn."""
-    needed = sum(demand.count * demand.each.get("CPU", 0.0) for demand in _demands(plan, study.concurrent_trials))
-    return max(os.cpu_count() or 1, int(needed) + 2)
+    needed = 0.0
+    for campaign in plan.campaigns:
+        runtime = campaign.config.runtime
+        resources = runtime.evaluator_resources if isinstance(runtime, RayRuntimeConfig) else {}
+        generators = getattr(runtime, "generators", 1) * runtime.generator_threads
+        needed += runtime.evaluators * resources.get("CPU", 1.0) + generators
+    return max(os.cpu_count() or 1, int(needed * study.concurrent_trials) + 2)
 
 
 @contextmanager

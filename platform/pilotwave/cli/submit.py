@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,7 @@ def submit(
         bool, typer.Option("--json", help="Print the result as JSON; the job's log goes to stderr.")
     ] = (False),
 ) -> int:
-    """Run a campaign as a Ray job. Ctrl-C stops following; the job goes on.
+    """Run a campaign, or a study, as a Ray job. Ctrl-C stops following; the job goes on.
 
     The exit code is the campaign's. Submit again with the same --run-dir to resume.
 
@@ -53,11 +54,16 @@ def submit(
     from pilotwave.campaign import Campaign
     from pilotwave.execution.jobs import open_jobs
 
-    loaded = Campaign.from_yaml(campaign, [*(overrides or []), "runtime.kind=ray", "runtime.address=auto"])
-    jobs = open_jobs(address)
-    own = list(getattr(loaded.config.runtime, "plugins", ()))
-    state = jobs.submit(loaded.config, run_dir, [*own, *(plugins or [])])
-    typer.echo(f"job {state.job}: {loaded.config.name} in {state.run_dir} on {address}", err=json_output)
+    changes = [*(overrides or []), "runtime.kind=ray", "runtime.address=auto"]
+    if _is_study(campaign):
+        state = _submit_study(campaign, changes, address, run_dir, plugins or [])
+        jobs = open_jobs(address)
+    else:
+        loaded = Campaign.from_yaml(campaign, changes)
+        jobs = open_jobs(address)
+        own = list(getattr(loaded.config.runtime, "plugins", ()))
+        state = jobs.submit(loaded.config, run_dir, [*own, *(plugins or [])])
+    typer.echo(f"job {state.job}: {state.name} in {state.run_dir} on {address}", err=json_output)
     if not wait:
         typer.echo(f"follow it with: pilotwave jobs logs {state.job} --follow --address {address}", err=True)
         if json_output:
@@ -76,6 +82,30 @@ def submit(
     if json_output:
         typer.echo(json.dumps(as_json(state) | {"results": str(folder) if folder else None}, indent=2))
     return report(state)
+
+
+def _is_study(path: Path) -> bool:
+    """Says whether a file is a study; what is no YAML is left to the campaign's messages."""
+    from pilotwave.config.loading import read_yaml
+    from pilotwave.errors import ConfigError
+
+    try:
+        return "search" in read_yaml(path)[0]
+    except ConfigError:
+        return False
+
+
+def _submit_study(
+    path: Path, overrides: Sequence[str], address: str, run_dir: str | None, plugins: Sequence[Path]
+) -> JobState:
+    from pilotwave.execution.jobs import open_jobs
+    from pilotwave.tuning.study import Study
+
+    study = Study.from_yaml(path, overrides)
+    study.check()
+    own = [Path(each) for each in (study.config.runtime or {}).get("plugins", ())]
+    placed = [each if each.is_absolute() else study.config.folder / each for each in own]
+    return open_jobs(address).submit_study(study.config, run_dir, [*placed, *plugins])
 
 
 def bring_back(jobs: Jobs, state: JobState, output: Path | None) -> Path | None:

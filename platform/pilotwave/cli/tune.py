@@ -57,7 +57,7 @@ def tune(
         loaded.check()
         typer.echo(f"{study or resume}: valid")
         return 0
-    return _drive(loaded, study_dir or resume, launched, json_output=json_output)
+    return drive(loaded, study_dir or resume, launched, json_output=json_output)
 
 
 def _given(study: Path | None) -> Path:
@@ -65,7 +65,8 @@ def _given(study: Path | None) -> Path:
     return study
 
 
-def _drive(study: Study, study_dir: Path | None, launched: float, *, json_output: bool) -> int:
+def drive(study: Study, study_dir: Path | None, launched: float, *, json_output: bool) -> int:
+    """Runs a study under the terminal's eyes and returns the exit code."""
     from rich.console import Console
 
     from pilotwave.cli.driving import interruptible
@@ -141,4 +142,4 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-__all__ = ["tune"]
+__all__ = ["drive", "tune"]

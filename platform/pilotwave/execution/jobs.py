@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.errors import MissingDependencyError
@@ -60,6 +60,16 @@ class Jobs(Protocol):
         Raises:
             InputError: A plug-in is missing or too large.
             InfrastructureError: The cluster does not take it.
+        """
+        ...
+
+    def submit_study(self, study: Any, run_dir: str | None, plugins: Sequence[Path]) -> JobState:
+        """Hands a study over, as :meth:`submit` does a campaign.
+
+        Args:
+            study: A checked :class:`pilotwave.tuning.config.StudyConfig`.
+            run_dir: Its directory on the cluster.
+            plugins: As above.
         """
         ...
 

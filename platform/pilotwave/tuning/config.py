@@ -5,6 +5,7 @@ May import pydantic, :mod:`pilotwave.config`, :mod:`pilotwave.errors` and the mo
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -166,6 +167,9 @@ def load_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise ConfigError(f"{path}: no such file; give the path of a study file")
     fields, lines = read_yaml(path)
     fields = with_campaign(fields, path.parent, str(path))
+    if any(override.startswith("runtime") for override in overrides) and fields.get("runtime") is None:
+        campaign = fields["campaign"] if isinstance(fields.get("campaign"), Mapping) else {}
+        fields["runtime"] = copy.deepcopy(dict(campaign.get("runtime") or {}))  # what is not said stays
     for override in overrides:
         apply_override(fields, override)
     return check_study(fields, source=str(path), lines=lines)

@@ -15,6 +15,7 @@ writes, anybody reads. May import :mod:`pilotwave.archive`, :mod:`pilotwave.stor
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -31,6 +32,8 @@ from pilotwave.tuning.space import Point
 from pilotwave.tuning.standing import Reference, Standing
 
 FORMAT = 1
+WRITER_SECONDS = 20.0
+"""How long a killed driver may take to be gone."""
 
 
 class StudyDirectory:
@@ -203,21 +206,37 @@ class StudyLedger:
         self.trials: dict[int, TrialRecord] = {}
         self.events: list[dict[str, Any]] = []
         """Those that a searcher and a scheduler are taken through again, in order."""
-        whole = 0
-        for event in read_events(path):
-            self._apply(event)
-            whole = event["end"]
+        self._path = path
         try:
             self._file = path.open("r+b")
+            self._hold(path)
+            whole = 0
+            for event in read_events(path):
+                self._apply(event)
+                whole = event["end"]
             self._file.truncate(whole)  # a line that a kill cut short was acknowledged to nobody
             self._file.seek(whole)
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}; make it writable, then repeat") from error
-        self._path = path
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file and lets the next writer in."""
         self._file.close()
+
+    def _hold(self, path: Path) -> None:
+        """Waits until no other driver writes, here or on a cluster: a killed one is gone in a moment."""
+        deadline = time.monotonic() + WRITER_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self._file.close()
+                    raise RunDirectoryError(
+                        f"{path.parent}: another driver is at work on this study; wait for it or stop it first"
+                    ) from None
+                time.sleep(0.1)
 
     def suggested(self, trial: int, point: Point, cost: int) -> TrialRecord:
         """Writes down that a point is tried."""

@@ -26,6 +26,8 @@ from pilotwave.tuning.standing import Answers, CampaignStanding, Reference, Stan
 STOP_FILE = "stop"
 """In a trial's folder: why it shall stop, ``stopped`` (by the scheduler) or ``interrupted``."""
 LOOK_SECONDS = 0.2
+FREE_SECONDS = 60.0
+"""How long a driver that was killed may hold a campaign."""
 FINISHED = ("finished", "finished-early")
 
 
@@ -132,6 +134,7 @@ class CampaignRun:
 
     def _drive(self) -> None:
         try:
+            self._wait_until_free()
             campaign = Campaign(self.plan.config)
             start = campaign.resume if self._run.exists() else campaign.run
             start(self._run.path, observe=self._observe, interrupt=self._interrupt)
@@ -140,6 +143,12 @@ class CampaignRun:
         except Exception as error:  # a plug-in's; the other campaigns go on
             traceback.print_exc()
             self.failure = PilotwaveError(f"{type(error).__name__}: {error}")
+
+    def _wait_until_free(self) -> None:
+        """Lets a driver that was killed a moment ago go."""
+        deadline = time.monotonic() + FREE_SECONDS
+        while self._run.exists() and self._run.is_locked() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
 
     def _observe(self, progress: Progress) -> None:
         best, target = progress.best, self.plan.target

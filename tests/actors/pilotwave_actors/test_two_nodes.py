@@ -256,7 +256,7 @@ def near(node):
     (second,) = [item["NodeID"] for item in ray.nodes() if item["Alive"] and "second" in item["Resources"]]
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=second, soft=True)}
 
-remote_driver._near = near
+remote_driver.near = near
 """
 
 
