@@ -7,6 +7,7 @@ study's own ledger, from which another driver builds both again. May import ray 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import os
 import shutil
@@ -115,8 +116,12 @@ def drive_study(job: StudyJob, plugins: Plugins, observe: Observer, interrupt: I
     return coordinator.close()
 
 
-def sendable(study: StudyConfig, plugins: Plugins) -> Callable[[TrialPlan], TrialPlan]:
-    """Returns what turns a plan into one for a worker, which is connected and knows plug-ins by name."""
+def sendable(job: StudyJob, plugins: Plugins) -> Callable[[TrialPlan], TrialPlan]:
+    """Returns what turns a plan into one for a worker, which is connected and knows plug-ins by name.
+
+    All campaigns of the study share what they can share.
+    """
+    share = f"{job.study.name}-{hashlib.sha256(str(job.study_dir).encode()).hexdigest()[:8]}"
 
     def send(plan: TrialPlan) -> TrialPlan:
         campaigns = []
@@ -124,6 +129,8 @@ def sendable(study: StudyConfig, plugins: Plugins) -> Callable[[TrialPlan], Tria
             config = plugins.rewritten(campaign.config)
             if isinstance(config.runtime, RayRuntimeConfig):
                 changes: dict[str, Any] = {"address": "local", "plugins": ()}
+                if _may_share() and getattr(config.runtime, "share", None) is None:
+                    changes["share"] = share
                 config = config.model_copy(update={"runtime": config.runtime.model_copy(update=changes)})
             campaigns.append(dataclasses.replace(campaign, config=config))
         return dataclasses.replace(plan, campaigns=tuple(campaigns))
@@ -143,7 +150,7 @@ def _fit(job: StudyJob, coordinator: StudyCoordinator, dearest: TrialPlan, plugi
     searcher.replay(coordinator.ledger.events)
     scheduler.replay(coordinator.ledger.events)
     workspace = coordinator.directory.path / WORKSPACE
-    search = StudySearch(coordinator, searcher, str(coordinator.directory.path), sendable(job.study, plugins))
+    search = StudySearch(coordinator, searcher, str(coordinator.directory.path), sendable(job, plugins))
     with _settings(coordinator.concurrent):
         shutil.rmtree(workspace, ignore_errors=True)
         tuner = tune.Tuner(
@@ -214,12 +221,23 @@ def _demands(plan: TrialPlan, count: int) -> list[Any]:
     from pilotwave_actors.capacity import Demand
 
     demands = [Demand("a trial", "runtime.evaluators", count, {"CPU": _trial_cpus(plan)})]
+    shared: dict[str, Any] = {}
     for campaign in plan.campaigns:
         runtime = campaign.config.runtime
         if isinstance(runtime, RayRuntimeConfig):
-            needed = RayRuntime(runtime).demands()
-            demands += [dataclasses.replace(each, count=count * each.count) for each in needed]
+            oracle = campaign.config.model_dump_json(include={"oracle"})
+            for each in RayRuntime(runtime).demands():
+                if _may_share() and each.what == "an evaluator":
+                    shared[oracle] = each
+                else:
+                    demands.append(dataclasses.replace(each, count=count * each.count))
+    demands += shared.values()
     return demands
+
+
+def _may_share() -> bool:
+    """Says whether campaigns of one cluster can share evaluators."""
+    return "share" in RayRuntimeConfig.model_fields
 
 
 def _concurrent(study: StudyConfig, plan: TrialPlan) -> tuple[int, str]:

@@ -32,6 +32,13 @@ from pilotwave.errors import ConfigError, RunDirectoryError, StorageError
 from pilotwave.storage import held_folder, write_atomically
 
 
+def no_run_in(path: Path) -> str:
+    """Returns the one line for a directory that holds no run, but perhaps a study of several."""
+    if (path / "study.jsonl").exists():
+        return f"{path} is a study; go on with: pilotwave tune --resume {path}; its runs are in {path / 'trials'}"
+    return f"{path}: no run here; give the directory of a run, e.g. runs/demo"
+
+
 class RunDirectory:
     """A run's directory; nothing is created until :meth:`create`."""
 
@@ -115,7 +122,7 @@ class RunDirectory:
             RunDirectoryError: There is no run here, or its campaign does not match its ledger.
         """
         if not self.exists():
-            raise RunDirectoryError(f"{self.path}: no run here; give the directory of a run, e.g. runs/demo")
+            raise RunDirectoryError(no_run_in(self.path))
         try:
             fields, lines = read_yaml(self.campaign_file)
             for override in overrides:
@@ -193,4 +200,4 @@ class RunDirectory:
             yield
 
 
-__all__ = ["RunDirectory"]
+__all__ = ["RunDirectory", "no_run_in"]

@@ -14,7 +14,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
-from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.archive.run_directory import RunDirectory, no_run_in
 from pilotwave.archive.state import CampaignState
 from pilotwave.config.campaign import Objective
 from pilotwave.config.loading import read_yaml
@@ -98,7 +98,7 @@ class RecordedRun:
         """
         directory = RunDirectory(run_dir)
         if not directory.exists():
-            raise RunDirectoryError(f"{run_dir}: no run here; give the directory of a run, e.g. runs/demo")
+            raise RunDirectoryError(no_run_in(run_dir))
         fields = _campaign_fields(directory)
         with Ledger.open(directory.ledger_file, read_only=True) as ledger:
             events = list(ledger.events())
