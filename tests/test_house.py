@@ -34,6 +34,7 @@ LAYERS = [
 ]
 # Whom a lower room may ask all the same, and why.
 ALLOWED_UPWARDS = {
+    ("cli", "testing"),  # `pilotwave oracle test` runs the public contract suite
     ("algorithms", "config"),  # every choice is its own configuration
     ("backbones", "config"),
     ("tracking", "config"),

@@ -40,6 +40,7 @@ class HttpOracleConfig(OracleConfig):
     """
 
     media: ClassVar[frozenset[str]] = frozenset(SAMPLE_TYPES)
+    named_by: ClassVar[str] = "url"
     summary: ClassVar[str] = "A server: POST of JSON, answered at once or polled until it is ready."
 
     kind: Literal["http"] = "http"

@@ -34,6 +34,7 @@ class PythonOracleConfig(OracleConfig):
     """
 
     media: ClassVar[frozenset[str]] = ALL_MEDIA
+    named_by: ClassVar[str] = "function"
     summary: ClassVar[str] = "Your own Python function: module:name or path/to/file.py:name."
 
     kind: Literal["python"] = "python"

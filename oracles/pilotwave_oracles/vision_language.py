@@ -33,6 +33,7 @@ class VisionLanguageOracleConfig(OracleConfig):
     """
 
     media: ClassVar[frozenset[str]] = frozenset({"image"})
+    named_by: ClassVar[str] = "model"
     summary: ClassVar[str] = "A vision-language model rates images 1 to 5, with a reason."
 
     kind: Literal["vision-language"] = "vision-language"

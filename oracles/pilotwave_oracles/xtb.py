@@ -45,6 +45,7 @@ class XtbOracleConfig(OracleConfig):
     media: ClassVar[frozenset[str]] = frozenset({"molecule"})
     packages: ClassVar[tuple[str, ...]] = ("rdkit", "tblite")
     extra: ClassVar[str | None] = "molecules"
+    named_by: ClassVar[str] = "property"
     summary: ClassVar[str] = "xTB quantum chemistry: polarizability, gap, dipole, energies, strain, heat capacity."
 
     kind: Literal["xtb"] = "xtb"

@@ -15,6 +15,8 @@ from pilotwave.cli.generate import generate
 from pilotwave.cli.jobs import jobs
 from pilotwave.cli.list_choices import list_choices
 from pilotwave.cli.logs import logs
+from pilotwave.cli.new import new
+from pilotwave.cli.oracle import oracle
 from pilotwave.cli.resume import resume
 from pilotwave.cli.run import run
 from pilotwave.cli.sample import sample
@@ -66,6 +68,8 @@ app.command()(generate)
 app.command()(forget)
 archive.command()(drift)
 app.add_typer(archive)
+app.add_typer(oracle)
+app.add_typer(new)
 app.command()(validate)
 app.command()(schema)
 app.command("list")(list_choices)

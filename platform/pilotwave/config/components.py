@@ -154,9 +154,11 @@ class OracleConfig(ComponentConfig):
             killed, and the attempt failed in the stage ``"memory limit"``.
         isolation: ``"process"``: in a child process group that can be killed, the rule for native and
             third-party code. ``"thread"``: in the evaluator itself, for cheap trusted Python.
+        named_by: The setting that ``kind:value`` means on the command line, e.g. xTB's ``property``; "" for none.
     """
 
     media: ClassVar[frozenset[str]]
+    named_by: ClassVar[str] = ""
 
     time_limit: TimeLimit = Field(
         600.0,
