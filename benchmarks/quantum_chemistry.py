@@ -38,11 +38,29 @@ from pilotwave_oracles.geometry import BOHR, read_geometry
 from pilotwave_oracles.xtb import XtbOracleConfig, XtbProperty
 from pilotwave_oracles.xtb_properties import DEBYE, EV
 
-HEADING = "## xTB oracle"
+PARTS = {
+    "engines": "## xTB oracle: its two engines",
+    "program": "## xTB oracle: the xtb program",
+    "dft": "## xTB oracle: QM9",
+    "fields": "## xTB oracle: field step",
+}
 CONTEXT = QueryContext("benchmark")
 
 QM9_ATOMS = {"H": -0.500273, "C": -37.846772, "N": -54.583861, "O": -75.064579, "F": -99.718730}
 """B3LYP energies of free atoms at 0 K, hartree; published with QM9 (atomref.txt)."""
+
+COLUMNS = (
+    "SMILES",
+    "Elements",
+    "XYZ_Ang",
+    "Polarizability_bohr3",
+    "HOMO_LUMO_gap_au",
+    "HOMO_au",
+    "LUMO_au",
+    "Dipole_debye",
+    "InternalEnergy_0K_au",
+    "Heatcapacity_Cv_cal_mol_K",
+)
 
 COMPARED: tuple[tuple[XtbProperty, str], ...] = (
     ("polarizability", "bohr³"),
@@ -70,23 +88,33 @@ def main() -> None:
     parser.add_argument("--hessians", type=int, default=60, help="of them, for heat capacities")
     parser.add_argument("--fields", type=int, default=100, help="of them, for the field step")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--record", action="store_true", help="write the section of benchmarks/RESULTS.md")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what is measured")
+    parser.add_argument("--record", action="store_true", help="write a section a part to benchmarks/RESULTS.md")
     arguments = parser.parse_args()
     rdBase.DisableLog("rdApp.*")
     molecules = drawn_molecules(arguments.molecules, arguments.seed)
-    parts = [
-        f"`python benchmarks/quantum_chemistry.py --molecules {len(molecules)} --program {arguments.program} "
-        f"--hessians {arguments.hessians} --fields {arguments.fields} --seed {arguments.seed} --record`",
-        against_the_other_engine(molecules),
-        against_the_program(molecules[: arguments.program]),
-        against_density_functional_theory(molecules, arguments.hessians),
-        other_fields(molecules[: arguments.fields]),
-    ]
-    parts.insert(1, describe_machine(1))
-    body = "\n\n".join(parts)
-    print(body)
-    if arguments.record:
-        write_section(HEADING, body)
+    for part in arguments.parts:
+        measured = measure(part, molecules, arguments)
+        command = (
+            f"`python benchmarks/quantum_chemistry.py --molecules {arguments.molecules} --program "
+            f"{arguments.program} --hessians {arguments.hessians} --fields {arguments.fields} "
+            f"--seed {arguments.seed} --parts {part} --record`"
+        )
+        body = "\n\n".join([command, describe_machine(1), measured])
+        print(f"{PARTS[part]}\n\n{body}\n", flush=True)
+        if arguments.record:
+            write_section(PARTS[part], body)
+
+
+def measure(part: str, molecules: list[Molecule], arguments: argparse.Namespace) -> str:
+    """Runs one part and returns its figures."""
+    if part == "engines":
+        return against_the_other_engine(molecules)
+    if part == "program":
+        return against_the_program(molecules[: arguments.program])
+    if part == "dft":
+        return against_density_functional_theory(molecules, arguments.hessians)
+    return other_fields(molecules[: arguments.fields])
 
 
 def drawn_molecules(count: int, seed: int) -> list[Molecule]:
@@ -97,7 +125,7 @@ def drawn_molecules(count: int, seed: int) -> list[Molecule]:
     rows: list[dict[str, str]] = []
     for part in (1, 2, 3):
         with (Path(spec.submodule_search_locations[0]) / "data" / f"qm9_part{part}.csv").open(newline="") as file:
-            rows += csv.DictReader(file)
+            rows += [{name: row[name] for name in COLUMNS} for row in csv.DictReader(file)]
     random.Random(seed).shuffle(rows)
     molecules: list[Molecule] = []
     for row in rows:

@@ -65,6 +65,10 @@ class RdkitOracleConfig(OracleConfig, MolecularPropertySettings):
         description="Wall-clock seconds for one attempt at one query; auto: learned from how long answers take.",
     )
 
+    def only_direction(self) -> Literal["maximize"] | None:
+        """Returns ``"maximize"`` where the answer is a desirability."""
+        return None if self.desirability is None else "maximize"
+
     def build(self) -> Oracle:
         """Reads the references and prepares the measure.
 

@@ -128,6 +128,10 @@ class XtbOracleConfig(OracleConfig):
         """Says whether the geometry is relaxed, because it was wished or because the property needs it."""
         return self.relax or self.property in AT_A_MINIMUM
 
+    def only_direction(self) -> Literal["maximize"] | None:
+        """Returns ``"maximize"`` where the answer is a desirability."""
+        return None if self.desirability is None else "maximize"
+
     def missing_packages(self) -> list[str]:
         """Returns what this engine needs and lacks; see the base class."""
         needed = ["rdkit", self.engine, *(["scipy"] if self.relaxes() else [])]

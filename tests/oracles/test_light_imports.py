@@ -16,6 +16,7 @@ HEAVY = ("torch", "rdkit", "tblite", "xtb", "scipy", "PIL", "ray", "mlflow", "di
         "pilotwave_oracles.http, pilotwave_oracles.file_drop, pilotwave_oracles.vision_language_oracle",
         "pilotwave_oracles.xtb_oracle, pilotwave_oracles.thermochemistry, pilotwave_oracles.desirability",
         "pilotwave_oracles.rdkit_properties, pilotwave_oracles.property_bounds, pilotwave_oracles.substructure",
+        "pilotwave_oracles.composite, pilotwave_oracles.composite_part, pilotwave_oracles.composite_oracle",
         "pilotwave_oracles.structure, pilotwave_oracles.synthesizability",
         "pilotwave.execution.oracle_child, pilotwave.testing.faulty_oracles",
     ],

@@ -229,12 +229,22 @@ class CampaignConfig(Section):
         judges: list[tuple[str, OracleConfig | ConstraintConfig]] = [("oracle", self.oracle)]
         judges += [("constraint", item) for item in self.constraints]
         for word, part in judges:
-            accepted = part.media
+            accepted = part.accepted_media() if isinstance(part, OracleConfig) else part.media
             if media not in accepted:
                 raise ValueError(
                     f"backbone {self.backbone.kind!r} makes a sample of kind {media!r}, but {word} {part.kind!r} "
                     f"takes {', '.join(sorted(accepted))}; choose another {word} or backbone"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _direction_fits(self) -> CampaignConfig:
+        wished = self.oracle.only_direction()
+        if wished is not None and wished != self.objective.direction:
+            raise ValueError(
+                f"oracle {self.oracle.kind!r} answers with a desirability, expected objective.direction: {wished}; "
+                f"got {self.objective.direction}"
+            )
         return self
 
     def components(self) -> list[ComponentConfig]:

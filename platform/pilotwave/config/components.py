@@ -211,6 +211,14 @@ class OracleConfig(ComponentConfig):
         """Wall-clock seconds that no attempt may exceed, learned limit or not."""
         return self.time_limit_cap if self.time_limit == "auto" else self.time_limit
 
+    def accepted_media(self) -> frozenset[str]:
+        """Returns the kinds of sample that it takes as it is set: those of its class, or fewer."""
+        return self.media
+
+    def only_direction(self) -> Literal["maximize", "minimize"] | None:
+        """Returns the only direction in which its value makes sense, e.g. up for a desirability; None: either."""
+        return None
+
     def build(self) -> Oracle:
         """Builds the oracle, in the process that will ask it."""
         raise NotImplementedError
