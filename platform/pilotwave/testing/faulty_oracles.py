@@ -69,6 +69,7 @@ class FaultyOracleConfig(OracleConfig):
         every: 1 for every call. Calls are counted per process.
         rate: Instead of ``every``: the share of calls, chosen at random by query and attempt, 0 to 1.
         megabytes: Of ``out of memory``, ``leak`` and ``big program``.
+        knows: Whether it has a question whose answer is known.
         at_build: The fault is committed when the oracle is built.
         delay: Mean of a random pause before each answer, seconds, uniform from 0 to twice that.
         seed: Of the pauses; with the query id and attempt it fixes each of them.
@@ -83,6 +84,7 @@ class FaultyOracleConfig(OracleConfig):
     every: int = Field(1, ge=1)
     rate: float | None = Field(None, ge=0, le=1)
     megabytes: int = Field(64, ge=1)
+    knows: bool = True
     at_build: bool = False
     delay: float = Field(0.0, ge=0)
     seed: int = 0
@@ -115,19 +117,15 @@ class FaultyOracle:
         self._calls += 1
         time.sleep(_pause(self._config, context))
         value = score(sample)
-        if self._is_due(context):
+        if self._calls % self._config.every == 0 if self._config.rate is None else is_due(self._config, context):
             value = self._commit_fault(value)
         return Answer(value)
 
-    def known_answer(self) -> KnownAnswer:
+    def known_answer(self) -> KnownAnswer | None:
         """Asks for 1 + 2."""
+        if not self._config.knows:
+            return None
         return KnownAnswer(ArraySample(np.array([1.0, 2.0], dtype=np.float32)), 3.0, 1e-9)
-
-    def _is_due(self, context: QueryContext) -> bool:
-        if self._config.rate is None:
-            return self._calls % self._config.every == 0
-        fate = random.Random(f"{self._config.seed}/fault/{context.query_id}/{context.attempt}").random()
-        return fate < self._config.rate
 
     def _commit_fault(self, value: float) -> float:
         match self._config.fault:
@@ -221,6 +219,12 @@ class RecordingOracle:
         return None
 
 
+def is_due(config: FaultyOracleConfig, context: QueryContext) -> bool:
+    """Says whether an oracle with a ``rate`` commits its fault at this attempt."""
+    fate = random.Random(f"{config.seed}/fault/{context.query_id}/{context.attempt}").random()
+    return config.rate is not None and fate < config.rate
+
+
 def append_line(path: Path, line: str) -> None:
     """Appends a line in one write and flushes it to the disk, so that a kill leaves it whole or absent."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -263,5 +267,6 @@ __all__ = [
     "RecordingOracle",
     "RecordingOracleConfig",
     "append_line",
+    "is_due",
     "score",
 ]

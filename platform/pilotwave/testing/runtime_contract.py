@@ -27,6 +27,7 @@ from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.storage import load_checkpoint
 from pilotwave.testing.control_contract import ControlContract
+from pilotwave.testing.faults_contract import FaultsContract
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracle, RecordingOracleConfig
 from pilotwave.testing.small_campaign import answers_of, campaign, state_of
 from pilotwave.types import Answer, Status
@@ -68,7 +69,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-class RuntimeContract(ControlContract):
+class RuntimeContract(ControlContract, FaultsContract):
     """Tests of :class:`pilotwave.execution.job.Runtime`."""
 
     @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])
@@ -110,14 +111,6 @@ class RuntimeContract(ControlContract):
         # While one evaluator hung, the other one answered everything else.
         assert all(item.status is Status.OK for item in settled.values())
         assert all(item.timings and item.timings.finished < hung.timings.finished for item in settled.values())
-
-    @pytest.mark.parametrize("fault", ["raise", "segfault", "exit 137"])
-    def test_retryable_failures_are_tried_again_and_cost_nothing_else(self, tmp_path: Path, fault: Any) -> None:
-        oracle = FaultyOracleConfig(fault=fault, every=5, attempts=4, backoff_seconds=0.05)
-        result = campaign(oracle, self.runtime(evaluators=2), queries=16).run(tmp_path / "run")
-        state = state_of(result.run_dir)
-        assert state.attempted >= 1
-        assert (state.spent, state.answered, state.failed) == (16, 16, 0)
 
     def test_failures_have_a_reason_and_no_value(self, tmp_path: Path) -> None:
         oracle = FaultyOracleConfig(fault="bug", every=4)
