@@ -27,8 +27,9 @@ from pilotwave.protocols import Algorithm
 from pilotwave.storage import save_checkpoint
 from pilotwave.types import Candidate, Evaluation, Proposal, Status
 
-WRITER_SECONDS = 60.0
-"""How long a killed driver's optimizer may take to be gone before a new driver gives up."""
+WRITER_SECONDS = 180.0
+"""How long an earlier optimizer may take to be gone before a new one gives up: one that is cut off from the rest of
+its cluster lives on until its node has noticed, a minute with Ray, and some seconds more."""
 
 
 class CampaignMemory:

@@ -43,9 +43,9 @@ class Grounds:
     networks: TwoNetworks | None
     why_not: str
 
-    def on_nodes(self, way: str) -> OnTwoNodes:
+    def on_nodes(self, way: str, partition_seconds: float = 30.0) -> OnTwoNodes:
         """Returns the place on the two nodes, see :class:`OnTwoNodes`."""
-        return OnTwoNodes(self.cluster, way, self.networks)
+        return OnTwoNodes(self.cluster, way, self.networks, partition_seconds)
 
     def possible(self, kills: dict[str, int]) -> dict[str, int]:
         """Returns these kills, with nodes killed where they cannot be parted."""
