@@ -130,6 +130,7 @@ class CampaignMetrics:
         self._counts: defaultdict[tuple[str, str, str], float] = defaultdict(float)
         self._values: dict[str, set[str]] = {}
         self._platform_seconds = 0.0
+        self._last_answer: float | None = None
 
     def opened(self, job: CampaignJob, state: CampaignState) -> None:
         """Opens the meter."""
@@ -186,7 +187,7 @@ class CampaignMetrics:
             meter.set("queue_depth", float(depth), {"state": state})
         self._count("platform_seconds_total", progress.platform_seconds - self._platform_seconds)
         self._platform_seconds = progress.platform_seconds
-        self._budgets(meter)
+        self._whole_campaign(meter)
         self._hand_over(meter)
 
     def close(self, reason: str) -> None:
@@ -197,20 +198,19 @@ class CampaignMetrics:
         meter.set("running", 0.0, {})
         for name in ("evaluators_busy", "generating"):
             meter.set(name, 0.0, {})
-        self._budgets(meter)
+        self._whole_campaign(meter)
         self._hand_over(meter)
         meter.close()
 
     def _settled(self, event: Event) -> None:
         record = event.record
-        assert self._meter is not None, "it was opened"
         if record["reused_from"] is None:
             self._ended(record)
             self._count("queries_total", 1, status=record["status"])
         else:
             self._count("queries_total", 1, status="reused")
             self._count("saved_cost_total", record.get("saved_cost", 0.0))
-        self._meter.set("last_answer_timestamp_seconds", event.time, {})
+        self._last_answer = event.time
 
     def _ended(self, record: Mapping[str, Any]) -> None:
         """Counts an attempt."""
@@ -235,7 +235,8 @@ class CampaignMetrics:
         self._count("generator_busy_seconds_total", record["seconds"])
         self._meter.observe("generation_seconds", record["seconds"], {})
 
-    def _budgets(self, meter: Meter) -> None:
+    def _whole_campaign(self, meter: Meter) -> None:
+        """Sets what is so of all drivers together."""
         state = self._state
         limits = state.limits.now or self._job.config.budget.limits
         seconds = state.active_seconds
@@ -248,6 +249,7 @@ class CampaignMetrics:
             "spent_cost": state.spending.ended,
             "budget_cost": limits.cost,
             "active_seconds": seconds,
+            "last_answer_timestamp_seconds": self._last_answer,
             "budget_seconds": None if hours is None else hours * SECONDS_PER_HOUR,
         }
         for name, value in gauges.items():
