@@ -25,6 +25,7 @@ from pilotwave.forgetting.promise import promised_file
 from pilotwave.forgetting.receipt import check_receipt, file_digest
 from pilotwave.forgetting.selection import ForgetRequest
 from pilotwave.report.results import write_results
+from pilotwave.report.run_log import RunLog, Wanted
 from pilotwave.samples import MoleculeSample, Sample
 from pilotwave.testing.faulty_oracles import score
 from pilotwave.testing.runtime_contract import assert_same_state, state_of
@@ -260,6 +261,22 @@ def test_a_dry_run_lists_every_place_and_changes_nothing(tmp_path: Path) -> None
     assert {path: path.read_bytes() for path in files_under(run.path)} == before
     held = files_with_ids(before, GONE)
     assert {str(path) for path in held} <= {place.path for place in plan.places}
+
+
+def test_the_logs_go_and_what_is_left_is_told_from_the_ledger(tmp_path: Path) -> None:
+    run = steer(tmp_path / "run")
+    logs = run.path / "logs"
+    logs.mkdir()
+    for name in ("campaign.jsonl", "campaign.1.jsonl", "evaluator-0.jsonl"):
+        (logs / name).write_text(json.dumps({"time": "2026-01-01T00:00:00.000000Z", "query": GONE[0]}) + "\n")
+    places = plan_forgetting(run.path, ForgetRequest(GONE)).places
+    assert [place.kind for place in places].count("log") == 3
+    done = forget(run.path, ForgetRequest(GONE))
+    assert done.left == ()
+    assert list(files_under(logs)) == []
+    told = {line.get("query") for line in RunLog(run.path).last(Wanted("debug"), None)}
+    assert "p0000-00" in told
+    assert not told & set(GONE)
 
 
 def test_somebody_elses_file_is_left_and_said(tmp_path: Path) -> None:
