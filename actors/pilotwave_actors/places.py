@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pilotwave.execution.log_capture import WorkerLogs
 
+AGAIN_SECONDS = 60.0
+"""So often it is looked whether a name still stands for the same actor: pools grow and shrink."""
+
 
 class Places:
-    """From a worker's name to its actor and node; asked once for each actor and node.
+    """From a worker's name to its actor and node; asked for every line of the log, so what is known is kept.
 
     Args:
         actors: Gives the handle of each worker by its name; workers may come and go.
+        clock: Seconds.
     """
 
-    def __init__(self, actors: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self, actors: Callable[[], Mapping[str, Any]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._actors = actors
-        self._known: dict[str, Mapping[str, str]] = {}
+        self._clock = clock
+        self._known: dict[str, tuple[float, Mapping[str, str]]] = {}
 
     def __call__(self, worker: str, died: bool = False) -> Mapping[str, str]:
         """Returns ``{"actor", "node"}``, or what is known of it; nothing for a worker that is gone.
@@ -27,19 +35,21 @@ class Places:
             worker: Its name.
             died: Whether it has just died there, so that it may be made again on another node.
         """
+        looked, known = self._known.get(worker, (float("-inf"), {}))
+        if died and known:
+            del self._known[worker]
+            return known
+        now = self._clock()
+        if "node" in known and now - looked < AGAIN_SECONDS:
+            return known
         handle = self._actors().get(worker)
         if handle is None:
-            return {}
+            return known
         actor = str(handle._actor_id.hex())
-        known = self._known.pop(actor, None)
-        if died:
-            return known or {"actor": actor}
-        if known is None:
-            node = _node_of(actor)
-            if not node:
-                return {"actor": actor}  # it is being made, again perhaps: asked anew next time
-            known = {"actor": actor, "node": node}
-        self._known[actor] = known
+        if actor != known.get("actor") or "node" not in known:
+            node = _node_of(actor)  # none while it is being made, again perhaps: asked anew next time
+            known = {"actor": actor, "node": node} if node else {"actor": actor}
+        self._known[worker] = now, known
         return known
 
 

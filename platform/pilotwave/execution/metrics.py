@@ -120,7 +120,7 @@ class CampaignMetrics:
         open_meter: Makes the meter once the campaign's labels are known: ``{"campaign", "oracle"}``.
     """
 
-    name = "metrics"
+    name = "the export of metrics"
 
     def __init__(self, open_meter: Callable[[Mapping[str, str]], Meter]) -> None:
         self._open_meter = open_meter
