@@ -2,9 +2,9 @@
 
 It is written before an oracle is asked (``reserved``) and before an answer is acknowledged (``settled``),
 each time synchronised to disk, so that after ``kill -9`` of anything a campaign resumes with no answer lost
-and none paid for twice. Triggers refuse updates and deletions. Readers (``status``, ``top``, reports) may
-open it while a campaign writes. May import :mod:`pilotwave.types`, :mod:`pilotwave.samples` and
-:mod:`pilotwave.errors`.
+and none paid for twice. Many events may be written together, with one synchronisation for all of them. Triggers
+refuse updates and deletions. Readers (``status``, ``top``, reports) may open it while a campaign writes. May
+import :mod:`pilotwave.types`, :mod:`pilotwave.samples` and :mod:`pilotwave.errors`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,6 +31,7 @@ from pilotwave.samples import sample_from_payload
 from pilotwave.types import Candidate, Evaluation
 
 FORMAT = 1
+_to_text = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -130,6 +131,8 @@ class Ledger:
         self._connection = connection
         self._writes = writes
         self._last = _last_sequence(connection) if writes else 0
+        self._durable = self._last
+        self._is_together = False
         self.path = path
 
     @classmethod
@@ -196,13 +199,56 @@ class Ledger:
         """Returns what the ledger belongs to."""
         return dict(self._connection.execute("SELECT key, value FROM meta"))
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Makes all that is written inside durable at once: it is on the disk when this has ended, not before.
+
+        So it is, too, if an error ends it that is not the storage's own. May stand inside itself.
+
+        Raises:
+            StorageError: Something could not be written; nothing was since the beginning or the last
+                :meth:`commit`.
+        """
+        if self._is_together:
+            yield
+            return
+        self._is_together = True
+        try:
+            yield
+        except StorageError:
+            self._take_back()
+            raise
+        except BaseException:
+            self.commit()
+            raise
+        else:
+            self.commit()
+        finally:
+            self._is_together = False
+
+    def commit(self) -> None:
+        """Inside :meth:`together`: brings what was written so far to the disk.
+
+        Raises:
+            StorageError: It could not be; nothing of it was written.
+        """
+        if not self._connection.in_transaction:
+            return
+        try:
+            with _storage_errors(self.path):
+                self._connection.commit()
+            self._durable = self._last
+        except StorageError:
+            self._take_back()
+            raise
+
     def append(self, kind: EventKind, record: Mapping[str, Any]) -> Event:
-        """Writes one event; when this returns it is on the disk.
+        """Writes one event; when this returns it is on the disk, unless it is written :meth:`together` with others.
 
         Raises:
             StorageError: It could not be written; nothing of it was.
         """
-        with _storage_errors(self.path), self._connection:
+        with self._writing():
             return self._insert_event(kind, record)
 
     def settle(self, kind: EventKind, evaluation: Evaluation) -> Event:
@@ -212,14 +258,14 @@ class Ledger:
     def add_candidates(self, candidates: Sequence[Candidate], record: Mapping[str, Any]) -> Event:
         """Writes the candidates of a proposal and its ``GENERATED`` event, all or nothing."""
         rows = [_candidate_row(candidate) for candidate in candidates]
-        with _storage_errors(self.path), self._connection:
+        with self._writing(), self._all_or_nothing():
             self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
             return self._insert_event(EventKind.GENERATED, record)
 
     def remember(self, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]) -> list[Event]:
         """Writes answers of earlier campaigns with their candidates, all or nothing."""
         rows = [_candidate_row(candidate) for candidate in candidates]
-        with _storage_errors(self.path), self._connection:
+        with self._writing(), self._all_or_nothing():
             self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
             return [self._insert_event(EventKind.REMEMBERED, evaluation_to_json(item)) for item in evaluations]
 
@@ -229,6 +275,26 @@ class Ledger:
         with _storage_errors(self.path):
             for sequence, when, kind, record in self._connection.execute(query, (after,)):
                 yield Event(sequence, when, EventKind(kind), json.loads(record))
+
+    def ends_of(self, query_ids: Iterable[str], before: int) -> dict[str, Evaluation]:
+        """Returns how queries ended, or what was remembered under these names, from the events before one.
+
+        It looks back from there and stops when all are found.
+        """
+        missing, found = set(query_ids), dict[str, Evaluation]()
+        query = (
+            "SELECT record FROM events WHERE sequence < ? AND kind IN ('settled', 'remembered') "
+            "ORDER BY sequence DESC"
+        )
+        with _storage_errors(self.path):
+            for (text,) in self._connection.execute(query, (before,)):
+                if not missing:
+                    break
+                record = json.loads(text)
+                if record["query_id"] in missing:
+                    missing.remove(record["query_id"])
+                    found[record["query_id"]] = evaluation_from_json(record)
+        return found
 
     def candidate(self, query_id: str) -> Candidate:
         """Returns one candidate.
@@ -264,9 +330,43 @@ class Ledger:
             rows = self._connection.execute("SELECT query_id, identity, infeasible FROM candidates ORDER BY rowid")
             return [(query_id, identity, infeasible) for query_id, identity, infeasible in rows]
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, or a part of the one that is open."""
+        with _storage_errors(self.path):
+            if not self._is_together:
+                with self._connection:
+                    yield
+                self._durable = self._last
+                return
+            if not self._connection.in_transaction:
+                self._connection.execute("BEGIN IMMEDIATE")
+            yield
+
+    def _take_back(self) -> None:
+        """Takes back what was written since the last commit."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.rollback()
+        self._last = self._durable
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Takes back what was written inside if an error ends it, and leaves what was written before."""
+        if not self._connection.in_transaction:
+            yield  # then the transaction itself is all or nothing
+            return
+        self._connection.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK TO part")
+            raise
+        finally:
+            self._connection.execute("RELEASE part")
+
     def _insert_event(self, kind: EventKind, record: Mapping[str, Any]) -> Event:
         now = time.time()
-        text = json.dumps(record, allow_nan=False, sort_keys=True)
+        text = _to_text(record)
         cursor = self._connection.execute(
             "INSERT INTO events (time, kind, record) VALUES (?, ?, ?)", (now, kind.value, text)
         )

@@ -86,17 +86,19 @@ class Spending:
     Attributes:
         ended: Of all attempts that ended, lost ones included.
         held: Of those that have not, by query.
+        held_in_all: Their sum.
         largest: The largest cost of one attempt so far, or None before one cost anything.
     """
 
     ended: float = 0.0
     held: dict[str, float] = field(default_factory=dict)
+    held_in_all: float = 0.0
     largest: float | None = None
 
     @property
     def committed(self) -> float:
         """What was spent or may turn out to be."""
-        return self.ended + sum(self.held.values())
+        return self.ended + self.held_in_all
 
     def expected(self, declared: float | None = None) -> float:
         """Returns what the next attempt is taken to cost: the largest seen, and no less than what is declared."""
@@ -106,15 +108,23 @@ class Spending:
 
     def reserve(self, query_id: str, cost: float) -> None:
         """Takes note that an attempt begins."""
-        self.ended += self.held.get(query_id, 0.0)  # an earlier one that was lost
+        self.ended += self._let_go(query_id)  # an earlier one that was lost
         self.held[query_id] = cost
+        self.held_in_all += cost
 
     def end(self, query_id: str, cost: float) -> None:
         """Takes note that an attempt ended; an answer that was never asked for costs what it says."""
-        self.held.pop(query_id, None)
+        self._let_go(query_id)
         self.ended += cost
         if cost > 0:  # one that never reached the oracle says nothing of what the next will cost
             self.largest = max(cost, self.largest or 0.0)
+
+    def _let_go(self, query_id: str) -> float:
+        """Stops holding an attempt's cost; returns it."""
+        cost = self.held.pop(query_id, 0.0)
+        # Nothing is held by nobody, whatever the rounding of a million sums.
+        self.held_in_all = self.held_in_all - cost if self.held else 0.0
+        return cost
 
     def affords(self, attempts: int, limit: float | None, declared: float | None = None) -> bool:
         """Says whether so many more attempts fit under a limit, if each costs what is expected."""

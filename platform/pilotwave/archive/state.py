@@ -6,9 +6,9 @@ The loop, ``resume``, ``status`` and the reports share it, so none of them can c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from pilotwave.archive.ledger import Event, EventKind
 from pilotwave.archive.spending import DEFAULT_COST, GivenLimits, Limits, Spending
@@ -27,6 +27,7 @@ class ProposalState:
         drawn: How many candidates were made in all.
         passes: Sampler runs a candidate.
         seconds: How long generating took.
+        asked: The event with which it was thought of.
     """
 
     number: int
@@ -36,6 +37,7 @@ class ProposalState:
     drawn: int = 0
     passes: int = 0
     seconds: float = 0.0
+    asked: int = 0
 
 
 @dataclass
@@ -43,6 +45,13 @@ class CampaignState:
     """Everything that can be counted.
 
     Attributes:
+        proposed: How many proposals there were.
+        asked: Queries for which an oracle was asked, without those that were forgotten.
+        answered: Queries with a value.
+        failed: Queries that were paid for and have no value.
+        infeasible: Candidates that were made and never asked about.
+        reused: Queries that ended with an answer of a project archive, at no cost.
+        learned: How many answers with a value the algorithm knows, those of a warm start among them.
         proposals: By number.
         reserved: The last attempt at each query for which an oracle was (about to be) asked.
         settled: The final evaluation of each query.
@@ -70,6 +79,13 @@ class CampaignState:
             event.
     """
 
+    proposed: int = 0
+    asked: int = 0
+    answered: int = 0
+    failed: int = 0
+    infeasible: int = 0
+    reused: int = 0
+    learned: int = 0
     proposals: dict[int, ProposalState] = field(default_factory=dict)
     reserved: dict[str, int] = field(default_factory=dict)
     settled: dict[str, Evaluation] = field(default_factory=dict)
@@ -97,7 +113,7 @@ class CampaignState:
     last_time: float | None = None
 
     @classmethod
-    def of(cls, events: Iterable[Event]) -> CampaignState:
+    def of(cls, events: Iterable[Event]) -> Self:
         """Reduces the events of a ledger, in order."""
         state = cls()
         for event in events:
@@ -113,7 +129,9 @@ class CampaignState:
             case EventKind.STARTED:
                 self._start(record)
             case EventKind.ASKED:
-                self.proposals[record["proposal"]] = ProposalState(record["proposal"], record["count"])
+                proposal = ProposalState(record["proposal"], record["count"], asked=event.sequence)
+                self.proposals[proposal.number] = proposal
+                self.proposed += 1
             case EventKind.GENERATED:
                 proposal = self.proposals[record["proposal"]]
                 proposal.generated = True
@@ -122,7 +140,9 @@ class CampaignState:
                 proposal.passes = record["passes"]
                 proposal.seconds = record["seconds"]
                 self.together = record.get("together", self.together)
+                self.infeasible += proposal.drawn - len(proposal.query_ids)
             case EventKind.RESERVED:
+                self.asked += record["query_id"] not in self.reserved
                 self.reserved[record["query_id"]] = record["attempt"]
                 self.resting.pop(record["query_id"], None)
                 self.spending.reserve(record["query_id"], record.get("cost", DEFAULT_COST))
@@ -136,19 +156,12 @@ class CampaignState:
                 self.resting[evaluation.query_id] = evaluation.attempt
                 self.spending.end(evaluation.query_id, evaluation.cost)
             case EventKind.SETTLED:
-                evaluation = event.evaluation()
-                self.settled[evaluation.query_id] = evaluation
-                self.resting.pop(evaluation.query_id, None)
-                if evaluation.reused_from is None:
-                    self.spending.end(evaluation.query_id, evaluation.cost)
-                if evaluation.reused_from is not None:
-                    self.reused_in_a_row += 1
-                    self.saved_cost += record.get("saved_cost", 0.0)
+                self._settle(event.evaluation(), record)
             case EventKind.REMEMBERED:
                 evaluation = event.evaluation()
                 self.remembered[evaluation.query_id] = evaluation
             case EventKind.TOLD:
-                self.told.extend(record["query_ids"])
+                self._tell(record["query_ids"])
             case EventKind.STOPPED:
                 self.stopped = record["reason"]
                 self.ended_by = record.get("ended_by", "")
@@ -162,27 +175,7 @@ class CampaignState:
     @property
     def spent(self) -> int:
         """Queries for which an oracle was asked, forgotten ones too; answers taken from memory are free."""
-        return len(self.reserved) + self.forgotten
-
-    @property
-    def reused(self) -> int:
-        """Queries that ended with an answer of a project archive, at no cost."""
-        return sum(evaluation.reused_from is not None for evaluation in self.settled.values())
-
-    @property
-    def answered(self) -> int:
-        """Queries with a value."""
-        return sum(evaluation.status is Status.OK for evaluation in self.settled.values())
-
-    @property
-    def failed(self) -> int:
-        """Queries that were paid for and have no value."""
-        return sum(evaluation.status in (Status.FAILED, Status.TIMED_OUT) for evaluation in self.settled.values())
-
-    @property
-    def infeasible(self) -> int:
-        """Candidates that were made and never asked about."""
-        return sum(proposal.drawn - len(proposal.query_ids) for proposal in self.proposals.values())
+        return self.asked + self.forgotten
 
     def open_queries(self) -> list[str]:
         """Returns the feasible candidates whose query has not ended, in the order they were proposed."""
@@ -192,6 +185,27 @@ class CampaignState:
             for query_id in self.proposals[number].query_ids
             if query_id not in self.settled
         ]
+
+    def _settle(self, evaluation: Evaluation, record: Mapping[str, Any]) -> None:
+        self.settled[evaluation.query_id] = evaluation
+        self.resting.pop(evaluation.query_id, None)
+        self.answered += evaluation.status is Status.OK
+        self.failed += evaluation.status in (Status.FAILED, Status.TIMED_OUT)
+        if evaluation.reused_from is None:
+            self.spending.end(evaluation.query_id, evaluation.cost)
+        else:
+            self.reused += 1
+            self.reused_in_a_row += 1
+            self.saved_cost += record.get("saved_cost", 0.0)
+
+    def _tell(self, query_ids: Sequence[str]) -> None:
+        self.told.extend(query_ids)
+        self._learn(query_ids)
+
+    def _learn(self, query_ids: Sequence[str]) -> None:
+        for query_id in query_ids:
+            known = self.settled.get(query_id) or self.remembered.get(query_id)
+            self.learned += known is not None and known.value is not None
 
     def _start(self, record: Mapping[str, Any]) -> None:
         self.stopped, self.ended_by = None, ""

@@ -5,31 +5,86 @@ May import :mod:`pilotwave.execution.job` and the standard library.
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from pilotwave.execution.job import TimeShares
 
 Interval = tuple[float, float]
+PIECES = 1024
+"""So many separate intervals are remembered; what came before the older half of them is only summed."""
 
 
-@dataclass
+class Intervals:
+    """Intervals that may overlap, in any order, of which only what they cover together is kept.
+
+    An interval that reaches back over hundreds of gaps between others counts from the last of those gaps.
+
+    Attributes:
+        first: The earliest beginning, or None.
+        last: The latest end, or None.
+        total: Of all lengths, overlaps counted as often as they occur.
+    """
+
+    def __init__(self, *also: Intervals) -> None:
+        self.first: float | None = None
+        self.last: float | None = None
+        self.total = 0.0
+        self._also = also
+        self._before = 0.0
+        self._frontier = float("-inf")
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+
+    def append(self, interval: Interval) -> None:
+        """Takes one more into account."""
+        start, end = interval
+        self.first = start if self.first is None else min(self.first, start)
+        self.last = end if self.last is None else max(self.last, end)
+        self.total += end - start
+        self._cover(max(start, self._frontier), end)
+        for other in self._also:
+            other.append(interval)
+
+    def covered(self) -> float:
+        """Returns the total length that is covered."""
+        return self._before + sum(end - start for start, end in zip(self._starts, self._ends, strict=True))
+
+    def _cover(self, start: float, end: float) -> None:
+        if end <= start:
+            return
+        left = bisect.bisect_left(self._ends, start)  # the first piece that reaches it
+        right = bisect.bisect_right(self._starts, end)  # one after the last piece that it reaches
+        if left < right:
+            start, end = min(start, self._starts[left]), max(end, self._ends[right - 1])
+        self._starts[left:right], self._ends[left:right] = [start], [end]
+        if len(self._starts) > PIECES:
+            half = PIECES // 2
+            self._frontier = self._ends[half - 1]
+            self._before += sum(self._ends[:half]) - sum(self._starts[:half])
+            del self._starts[:half], self._ends[:half]
+
+
 class Accounting:
     """Collects intervals in seconds since the epoch.
 
-    Attributes:
+    Args:
         launched: When the user typed the command.
         evaluators: How many oracle workers there are.
+
+    Attributes:
+        generating: When the model was at work.
+        evaluating: When an oracle was at work, from asking to answer.
     """
 
-    launched: float
-    evaluators: int
-    generating: list[Interval] = field(default_factory=list)
-    evaluating: list[Interval] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, launched: float, evaluators: int) -> None:
+        self.launched = launched
+        self.evaluators = evaluators
+        self._busy = Intervals()
+        self.generating = Intervals(self._busy)
+        self.evaluating = Intervals(self._busy)
         self._looping_since: float | None = None
         self._worked = 0.0
 
@@ -47,36 +102,22 @@ class Accounting:
 
     def utilisation(self) -> float:
         """Share of the oracle workers' time in use since the first query was asked, 0 to 1."""
-        if not self.evaluating:
+        since, until = self.evaluating.first, self.evaluating.last
+        if since is None or until is None or until <= since:
             return 0.0
-        since = min(start for start, _ in self.evaluating)
-        until = max(end for _, end in self.evaluating)
-        used = sum(end - start for start, end in self.evaluating)
-        available = self.evaluators * (until - since)
-        return min(1.0, used / available) if available > 0 else 0.0
+        return min(1.0, self.evaluating.total / (self.evaluators * (until - since)))
 
     def shares(self, now: float | None = None) -> TimeShares:
         """Sums up to now."""
         now = time.time() if now is None else now
-        everything = self.generating + self.evaluating
-        first = min((start for start, _ in everything), default=now)
+        first = now if self._busy.first is None else self._busy.first
         return TimeShares(
             wall=now - self.launched,
-            busy=length_of_union(everything),
-            generating=length_of_union(self.generating),
-            evaluating=length_of_union(self.evaluating),
+            busy=self._busy.covered(),
+            generating=self.generating.covered(),
+            evaluating=self.evaluating.covered(),
             starting=max(0.0, first - self.launched),
         )
 
 
-def length_of_union(intervals: list[Interval]) -> float:
-    """Returns the total length covered by intervals that may overlap."""
-    covered, reached = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        if end > reached:
-            covered += end - max(start, reached)
-            reached = end
-    return covered
-
-
-__all__ = ["Accounting", "length_of_union"]
+__all__ = ["Accounting", "Intervals"]

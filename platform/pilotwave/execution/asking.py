@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.spending import DEFAULT_COST
@@ -24,6 +25,9 @@ from pilotwave.execution.pacing import RateLimits
 from pilotwave.execution.time_limits import LearnedLimit
 from pilotwave.execution.workers import EvaluationRequest, Workers
 from pilotwave.types import Evaluation, Status
+
+LATELY = 16
+"""So many events per evaluator are read back to know how long attempts take, where nothing else needs them all."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Asking:
         self._resting: list[tuple[float, str]] = []
         self._refused: deque[str] = deque()
         self._attempt: dict[str, int] = {}
+        self._asked_before: set[str] = set()
         self._rates = RateLimits(oracle.calls_per_minute, oracle.cost_per_minute)
         self._limit = LearnedLimit(oracle.time_limit_cap) if oracle.time_limit == "auto" else None
         self._longer: dict[str, float] = {}
@@ -88,10 +93,13 @@ class Asking:
         state = self._memory.state
         self.ready.extend(state.open_queries())
         for query_id in self.ready:
-            again = query_id in state.resting
-            self._attempt[query_id] = state.resting[query_id] + 1 if again else state.reserved.get(query_id, 1)
+            if query_id in state.reserved:
+                again = query_id in state.resting
+                self._attempt[query_id] = state.resting[query_id] + 1 if again else state.reserved[query_id]
+        self._asked_before.update(query_id for query_id in self.ready if query_id in state.reserved)
+        everything = self._rates.are_limited or self._limit is not None
         asked: dict[str, Asked] = {}
-        for event in self._memory.events():
+        for event in self._memory.events(None if everything else LATELY * self._workers.evaluators):
             record = event.record
             if event.kind is EventKind.RESERVED:
                 item = asked[record["query_id"]] = Asked(
@@ -108,6 +116,7 @@ class Asking:
     def forget_settled(self) -> None:
         """Lets go of questions that were answered by a receipt after all."""
         self.ready = deque(query_id for query_id in self.ready if query_id not in self._memory.state.settled)
+        self._asked_before.intersection_update(self.ready)
 
     @property
     def resting(self) -> int:
@@ -121,7 +130,12 @@ class Asking:
 
     def can_go_on(self) -> bool:
         """Says whether a question is being asked, or waits and the budget allows it."""
-        return bool(self.in_flight) or any(not self._budgets.refusal(query_id) for query_id in self._waiting())
+        if self.in_flight:
+            return True
+        again = next(iter(self._asked_before), None)  # whether a question may be asked depends on that alone
+        if again is not None and not self._budgets.refusal(again):
+            return True
+        return self._new > 0 and not self._budgets.refusal()
 
     def left(self, on_the_way: int) -> int:
         """Returns how many new questions may still be thought of.
@@ -129,10 +143,7 @@ class Asking:
         Args:
             on_the_way: How many candidates are being made.
         """
-        reserved = self._memory.state.reserved
-        again = [query_id for query_id in self._waiting() if query_id in reserved]
-        new = len(self.ready) + len(self._resting) + len(self._refused) - len(again)
-        return self._budgets.left(new + on_the_way, again)
+        return self._budgets.left(self._new + on_the_way, self._asked_before)
 
     def seconds_until_due(self) -> float:
         """Returns after how long :meth:`ask` may have more to do, without any event."""
@@ -162,7 +173,11 @@ class Asking:
         return len(self.ready) + sum(due <= until for due, _ in self._resting)
 
     def ask(self) -> int:
-        """Asks as many questions as may be asked now; returns how many were answered from the archive."""
+        """Asks as many questions as may be asked now, as soon as that is written down.
+
+        Returns:
+            How many were answered from the archive.
+        """
         reused = 0
         now = self._budgets.clock()
         while self._resting and self._resting[0][0] <= now:
@@ -182,13 +197,15 @@ class Asking:
             if self._budgets.refusal(query_id):
                 self._refused.append(query_id)
                 continue
-            candidate, attempt = self._memory.candidates[query_id], self._attempt.setdefault(query_id, 1)
+            self._asked_before.discard(query_id)
+            candidate, attempt = self._memory.candidates[query_id], self._attempt.pop(query_id, 1)
             assert candidate.sample is not None, "only feasible candidates are ready"
             cost, limit = self._budgets.expected_cost, self._limit_of(query_id)
             self._memory.reserve(query_id, attempt, cost, near=near, time_limit=limit)
             self._rates.begin(now, cost)
             self.in_flight[query_id] = Asked(cost, limit, now)
-            self._workers.evaluate(EvaluationRequest(query_id, candidate.sample, attempt, limit))
+            request = EvaluationRequest(query_id, candidate.sample, attempt, limit)
+            self._memory.once_written(partial(self._workers.evaluate, request))
         return reused
 
     def ended(self, evaluation: Evaluation) -> bool:
@@ -201,11 +218,13 @@ class Asking:
         self.reconsider()
         pause = self._pause(evaluation, None if asked is None else asked.limit)
         if pause is None:
+            self._longer.pop(query_id, None)
             return False
         failure = evaluation.failure
         assert failure is not None
         self._memory.attempted(evaluation)
         self._attempt[query_id] = evaluation.attempt + 1
+        self._asked_before.add(query_id)
         heapq.heappush(self._resting, (self._budgets.clock() + pause, query_id))
         when = f"in {pause:.1f} s" if pause else "with a longer limit"
         self._note(f"{query_id}: {failure.stage}: {failure.message}; tried again {when}")
@@ -216,10 +235,10 @@ class Asking:
         self.ready.extendleft(reversed(self._refused))
         self._refused.clear()
 
-    def _waiting(self) -> Iterator[str]:
-        yield from self.ready
-        yield from (query_id for _, query_id in self._resting)
-        yield from self._refused
+    @property
+    def _new(self) -> int:
+        """How many questions wait that were never asked."""
+        return len(self.ready) + len(self._resting) + len(self._refused) - len(self._asked_before)
 
     def _limit_of(self, query_id: str) -> float | None:
         if self._limit is None:

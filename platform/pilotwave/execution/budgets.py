@@ -8,9 +8,9 @@ happen in, and wherever a driver was killed, nothing is counted twice or not at 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from pilotwave.archive.spending import SECONDS_PER_HOUR, Limits
+from pilotwave.archive.spending import SECONDS_PER_HOUR, GivenLimits, Limits
 from pilotwave.archive.state import CampaignState
 
 
@@ -31,11 +31,15 @@ class Budgets:
     declared_cost: float | None
     launched: float
     clock: Callable[[], float]
+    _held: list[tuple[GivenLimits, Limits]] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def limits(self) -> Limits:
         """What holds, with all that was added while it ran."""
-        return self.state.limits.after(self.given)
+        given = self.state.limits
+        if not self._held or self._held[0][0] != given:  # it is asked several times a query
+            self._held[:] = [(replace(given), given.after(self.given))]
+        return self._held[0][1]
 
     @property
     def expected_cost(self) -> float:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pilotwave.archive.ledger import EventKind
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.config.components import AlgorithmSetting
-from pilotwave.errors import BreakerError, PilotwaveError, RunDirectoryError
+from pilotwave.errors import BreakerError, PilotwaveError, RunDirectoryError, StorageError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.archiving import Archiving
 from pilotwave.execution.asking import Asking
@@ -95,7 +95,7 @@ class Coordinator:
         self._algorithm: Algorithm
         self._facts: WorkerFacts
         self._outcomes: deque[bool] = deque(maxlen=self._config.failures.window)
-        self._open: list[int] = []
+        self._broken: PilotwaveError | None = None
         self._ended_by = ""
 
     def run(self) -> Outcome:
@@ -108,6 +108,7 @@ class Coordinator:
         try:
             self._start()
             finished = self._loop()
+            self._memory.checkpoint(self._algorithm, is_last=True)
             reason = "interrupted" if not finished else "finished-early" if self._ended_by == DRAIN else "finished"
             self._workers.close()
             self._phase("saving")
@@ -151,7 +152,6 @@ class Coordinator:
         self._memory.restore(self._algorithm)
         self._generating.restore(self._algorithm)
         state = self._memory.state
-        self._open = [number for number, item in sorted(state.proposals.items()) if not self._memory.is_told(item)]
         self._asking.restore()
         if self._generating.left() or self._asking.can_go_on():
             self._phase("preflight")
@@ -184,7 +184,7 @@ class Coordinator:
             return
         self._archiving.begin(self._facts)
         state = self._memory.state
-        if not state.proposals and not state.remembered:
+        if not state.proposed and not state.warm:
             self._memory.remember(self._archiving.earlier_answers())
         self._memory.tell_remembered(self._algorithm)
 
@@ -212,17 +212,21 @@ class Coordinator:
                     self._tell()
                     return False
             else:
-                self._tell()
-                self._ended_by = self._ending()
-                if self._ended_by:
-                    return True
-                if not self._memory.state.paused:
-                    self._propose()
-                    reused = self._asking.ask()
+                with self._memory.together():  # all of it is on the disk before any of it is done
+                    self._tell()
+                    self._ended_by = self._ending()
+                    if self._ended_by:
+                        return True
+                    if not self._memory.state.paused:
+                        self._propose()
+                        reused = self._asking.ask()
             with self._accounting.pausing():
                 events = self._workers.wait(0.0 if reused else min(TURN_SECONDS, self._seconds_until_due()))
-            for event in events:
-                self._handle(event)
+            with self._memory.together():  # all answers are on the disk before the algorithm knows any
+                for event in events:
+                    self._handle(event)
+            if self._broken is not None:
+                raise self._broken
             asking = self._asking
             self._publisher.progress(
                 len(asking.in_flight), asking.resting, self._generating.in_progress, len(asking.ready)
@@ -254,19 +258,23 @@ class Coordinator:
     def _propose(self) -> None:
         if self._memory.state.draining or self._is_stalled():
             return
-        proposed = self._generating.propose()
-        if proposed is not None:
-            self._open.append(proposed)
+        self._generating.propose()
 
     def _handle(self, event: WorkerEvent) -> None:
-        if isinstance(event, Evaluation):
-            self._evaluated(event)
-        else:
-            self._generating.ended(event)
+        """Takes note of an event; what is wrong with it ends the campaign after the others of its turn."""
+        try:
+            if isinstance(event, Evaluation):
+                self._evaluated(event)
+            else:
+                self._generating.ended(event)
+        except StorageError:
+            raise
+        except PilotwaveError as error:
+            self._broken = self._broken or error
 
     def _evaluated(self, evaluation: Evaluation) -> None:
         query_id = evaluation.query_id
-        if query_id in self._memory.state.settled:
+        if not self._memory.is_open(query_id):
             return  # a late twin of an answer that is known
         if evaluation.timings is not None:
             self._accounting.evaluating.append((evaluation.timings.started, evaluation.timings.finished))
@@ -294,15 +302,14 @@ class Coordinator:
         """Tells what may be told: whole proposals when synchronous, else every answer as it came."""
         if self._config.runtime.mode == "asynchronous":
             self._memory.tell(self._algorithm, self._memory.untold())
-        for number in list(self._open):
-            proposal = self._memory.state.proposals[number]
-            if proposal.generated and all(item in self._memory.state.settled for item in proposal.query_ids):
-                self._memory.tell(self._algorithm, proposal.query_ids)
-                self._open.remove(number)
-                self._publisher.batch(number)
-                self._memory.checkpoint(self._algorithm)
-                if self._archiving is not None:
-                    self._archiving.wake()
+        state = self._memory.state
+        for number in sorted(state.complete):
+            self._memory.tell(self._algorithm, state.proposals[number].query_ids)
+            self._publisher.batch(number)
+            self._memory.checkpoint(self._algorithm)
+            state.let_go(number)
+            if self._archiving is not None:
+                self._memory.once_written(self._archiving.wake)
 
     def _phase(self, phase: Phase) -> None:
         self._publisher.phase(phase)

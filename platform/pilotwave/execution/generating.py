@@ -8,17 +8,17 @@ handed over again, and gives the same candidates. May import the modules beside 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pilotwave.archive.ledger import EventKind
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.errors import BreakerError, InfrastructureError
 from pilotwave.execution.accounting import Accounting
 from pilotwave.execution.asking import Asking
-from pilotwave.execution.forecasting import KEPT, RecentTimes
+from pilotwave.execution.forecasting import RecentTimes
 from pilotwave.execution.generation import REPEAT
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.telemetry import Level, Telemetries
@@ -98,9 +98,8 @@ class Generating:
         self._algorithm = algorithm
         self._unmade = deque(self._memory.unfinished)
         self._together = self._memory.state.together
-        latest = itertools.islice(reversed(self._memory.state.proposals.values()), KEPT)
-        for proposal in reversed([proposal for proposal in latest if proposal.generated]):
-            self._took.add(proposal.seconds)
+        for seconds in self._memory.state.making:
+            self._took.add(seconds)
 
     def begin(self, *, answers_are_reused: bool) -> None:
         """Hands those over.
@@ -177,7 +176,8 @@ class Generating:
         self._making[proposal.number] = Making(proposal, since)
         self._attempts[proposal.number] = self._attempts.get(proposal.number, 0) + 1
         redraws = self._config.generation.redraws
-        self._workers.generate(GenerationRequest(proposal, self._config.seed, redraws, known, self._together))
+        request = GenerationRequest(proposal, self._config.seed, redraws, known, self._together)
+        self._memory.once_written(partial(self._workers.generate, request))
 
     def _hand_over_unmade(self) -> None:
         while self._unmade and len(self._making) < self._workers.generators:

@@ -64,10 +64,8 @@ class LearnedFacts:
     @classmethod
     def of(cls, name: str, state: CampaignState, facts: Mapping[str, Any]) -> Self:
         """Reads them from a ledger's state and what backbone and oracle said when the campaign was started."""
-        known = {**state.remembered, **state.settled}
-        answers = sum(query_id in known and known[query_id].value is not None for query_id in state.told)
         told = {key: str(facts.get(key, "")) for key in ("oracle", "unit", "backbone")}
-        return cls(name, **told, queries=state.spent, answers=answers)
+        return cls(name, **told, queries=state.spent, answers=state.learned)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class RateLimits:
         self._calls = None if calls_per_minute is None else Pace(calls_per_minute)
         self._cost = None if cost_per_minute is None else Pace(cost_per_minute)
 
+    @property
+    def are_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self._calls is not None or self._cost is not None
+
     def seconds_until_free(self, now: float) -> float:
         """Returns how long the next attempt has to wait, 0 if it may begin."""
         paces = [pace for pace in (self._calls, self._cost) if pace is not None]

@@ -16,6 +16,7 @@ from pilotwave.execution.job import CampaignJob, Observer, Phase, Progress
 from pilotwave.execution.memory import CampaignMemory
 from pilotwave.execution.telemetry import Level, Telemetries
 from pilotwave.protocols import Algorithm, ModelTracker, Tracker
+from pilotwave.types import Evaluation
 
 INTERVAL_SECONDS = 0.25
 """Progress is reported no more often than this."""
@@ -72,11 +73,15 @@ class Publisher:
         self._unit = unit
         self._running_since = time.time()
         self._spent_before = self._memory.state.spent
-        for query_id in self._memory.state.settled:
-            self._consider(query_id)
-        complete = [n for n, item in sorted(self._memory.state.proposals.items()) if self._memory.is_told(item)]
-        if complete:
-            self.batch(complete[-1])  # it may not have reached the tracker before a crash
+        state = self._memory.state
+        maximizes = self._job.config.objective.is_better(1.0, 0.0)
+        best = state.highest if maximizes else state.lowest
+        if best is not None:
+            self._best = (best[0], self._memory.label(best[1]))
+        over = [number for number in state.complete if state.is_told(number)]
+        if over:
+            self.batch(over[-1])  # it may not have reached the tracker before a crash
+            state.let_go(over[-1])
 
     def phase(self, phase: Phase) -> None:
         """Changes what is shown as being done."""
@@ -101,7 +106,7 @@ class Publisher:
         values = [state.settled[query_id].value for query_id in proposal.query_ids]
         found = [value for value in values if value is not None]
         for query_id in proposal.query_ids:
-            self._consider(query_id)
+            self._consider(state.settled[query_id])
         self._batch_mean = statistics.fmean(found) if found else None
         metrics = {
             "queries": float(state.spent),
@@ -130,8 +135,8 @@ class Publisher:
         if now - self._last < INTERVAL_SECONDS:
             return
         self._last = now
-        for query_id in self._memory.recently_settled():
-            self._consider(query_id)
+        for evaluation in self._memory.recently_settled():
+            self._consider(evaluation)
         state, limits = self._memory.state, self._budgets.limits
         self._observe(
             Progress(
@@ -233,12 +238,12 @@ class Publisher:
             self._note = line
             self._telemetry.noted(Level.WARNING, "warning", line)
 
-    def _consider(self, query_id: str) -> None:
-        value = self._memory.state.settled[query_id].value
+    def _consider(self, evaluation: Evaluation) -> None:
+        value = evaluation.value
         if value is None:
             return
         if self._job.config.objective.is_better(value, self._best[0] if self._best else None):
-            self._best = (value, self._memory.label(query_id))
+            self._best = (value, self._memory.label(evaluation.query_id))
 
     def _seconds_left(self, now: float) -> float | None:
         """Extrapolates the pace since the last start; later batches may take longer, so it is an estimate."""

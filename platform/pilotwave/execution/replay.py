@@ -6,16 +6,15 @@ Nothing is written, so a driver may be at work. May import :mod:`pilotwave.archi
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.archive.state import CampaignState
 from pilotwave.config.campaign import Objective
 from pilotwave.errors import CheckpointError
+from pilotwave.execution.checkpoints import checkpoints_of, standing_at
 from pilotwave.protocols import Algorithm
 from pilotwave.storage import load_checkpoint
-from pilotwave.types import Candidate, Observation, Proposal
+from pilotwave.types import Candidate, Evaluation, Observation, Proposal
 
 
 def replay(
@@ -45,6 +44,7 @@ def replay(
         StorageError: The ledger cannot be read.
     """
     asked: dict[int, Proposal] = {}
+    ended: dict[str, Evaluation] = {}
     for event in ledger.events(_load_newest(run, state, algorithm, before)):
         if event.sequence > state.sequence:
             break
@@ -58,26 +58,18 @@ def replay(
             asked[proposal.number] = proposal
         elif event.kind is EventKind.TOLD:
             ids = event.record["query_ids"]
-            found = {candidate.query_id: candidate for candidate in ledger.candidates(ids)}
-            algorithm.tell([observation_of(found[query_id], state, objective) for query_id in ids])
+            ended |= ledger.ends_of([query_id for query_id in ids if query_id not in ended], event.sequence)
+            told = [(candidate, ended.pop(candidate.query_id)) for candidate in ledger.candidates(ids)]
+            algorithm.tell([observation_of(candidate, end, objective) for candidate, end in told])
+        elif event.kind in (EventKind.SETTLED, EventKind.REMEMBERED):
+            ended[event.record["query_id"]] = event.evaluation()
     return asked
 
 
-def observation_of(candidate: Candidate, state: CampaignState, objective: Objective) -> Observation:
+def observation_of(candidate: Candidate, evaluation: Evaluation, objective: Objective) -> Observation:
     """Returns what an algorithm is told of a candidate whose query has ended, or that a warm start took over."""
-    evaluation = state.settled.get(candidate.query_id) or state.remembered[candidate.query_id]
     loss = None if evaluation.value is None else objective.loss(evaluation.value)
     return Observation(candidate, evaluation.status, loss)
-
-
-def checkpoints_of(run: RunDirectory) -> list[Path]:
-    """Returns the files of the algorithm's states, the oldest first."""
-    return sorted(run.checkpoints.glob("[0-9]*.pt"))
-
-
-def standing_at(checkpoint: Path) -> int:
-    """Returns the event that a checkpoint stands at, by its file's name."""
-    return int(checkpoint.stem)
 
 
 def _load_newest(run: RunDirectory, state: CampaignState, algorithm: Algorithm, before: int | None) -> int:
@@ -96,4 +88,4 @@ def _load_newest(run: RunDirectory, state: CampaignState, algorithm: Algorithm, 
     return 0
 
 
-__all__ = ["checkpoints_of", "observation_of", "replay", "standing_at"]
+__all__ = ["observation_of", "replay"]

@@ -145,7 +145,7 @@ def steer(
             for place, query_id in enumerate(made.feasible):
                 _answer(memory, query_id, number * batch_size + place, judge, worker)
             memory.tell(chooser, made.feasible)
-            memory.checkpoint(chooser)
+            memory.checkpoint(chooser, is_last=True)
         memory.append(EventKind.STOPPED, {"reason": "finished"})
     finally:
         memory.close()

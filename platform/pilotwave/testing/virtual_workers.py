@@ -10,7 +10,7 @@ import dataclasses
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pilotwave.config.campaign import CampaignConfig
 from pilotwave.execution.generation import generate_candidates
@@ -51,6 +51,8 @@ class VirtualWorkers:
         oracle: How an attempt goes.
         model: How long a proposal takes to make, in seconds.
         now: The clock.
+        lag: For how many seconds the loop is taken to be busy in each turn: what ends meanwhile comes together.
+        keep_asked: Whether every attempt is kept in ``asked``.
         asked: Every attempt in order: when, which query, which attempt.
     """
 
@@ -58,6 +60,8 @@ class VirtualWorkers:
     oracle: Callable[[EvaluationRequest], Attempt]
     model: Callable[[GenerationRequest], float] = lambda request: 0.0
     now: float = 1_000_000.0
+    lag: float = 0.0
+    keep_asked: bool = True
     asked: list[tuple[float, str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -97,7 +101,8 @@ class VirtualWorkers:
 
     def evaluate(self, request: EvaluationRequest) -> None:
         """Lets an attempt take its time."""
-        self.asked.append((self.now, request.query_id, request.attempt))
+        if self.keep_asked:
+            self.asked.append((self.now, request.query_id, request.attempt))
         self.in_flight += 1
         attempt = self.oracle(request)
         context = QueryContext(request.query_id, request.attempt)
@@ -111,24 +116,26 @@ class VirtualWorkers:
         else:
             ended = Evaluation(request.query_id, Status.OK, score(request.sample), request.attempt)
         timings = Timings(self.now, self.now + seconds)
-        fields = {**ended.__dict__, "cost": attempt.cost, "timings": timings}
-        self._push(self.now + seconds, Evaluation(**fields))
+        self._push(self.now + seconds, replace(ended, cost=attempt.cost, timings=timings))
 
     def wait(self, timeout: float) -> Sequence[WorkerEvent]:
         """Turns the clock to the next event, or by the timeout."""
         deadline = self.now + timeout
         events: list[WorkerEvent] = []
-        while self._agenda and self._agenda[0][0] <= deadline and not events:
+        while self._agenda and self._agenda[0][0] <= deadline:
             moment, _, event = heapq.heappop(self._agenda)
             self.now = max(self.now, moment)
             if callable(event):
                 event()
-                return []
+                return events
             self.in_flight -= isinstance(event, Evaluation)
             self.in_the_making -= isinstance(event, GenerationResult)
+            if not events:
+                deadline = self.now + self.lag
             events.append(event)
-        if not events:
-            self.now = deadline
+            if not self.lag:
+                return events
+        self.now = deadline
         return events
 
     def close(self) -> None:

@@ -153,8 +153,11 @@ def test_a_lost_generator_costs_its_proposal_s_repetition(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("generators", [1, 4])
-def test_proposals_in_the_making_outlive_their_driver(tmp_path: Path, generators: int) -> None:
+def test_proposals_in_the_making_outlive_their_driver(
+    tmp_path: Path, generators: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was saved meanwhile: a checkpoint that was written after one was thought of does not contain it."""
+    monkeypatch.setattr("pilotwave.execution.checkpoints.SHARE", 1.0)  # after every proposal
     run, runtime = tmp_path / "run", {"evaluators": 4, "generators": generators}
     with pytest.raises(InfrastructureError, match="failed on proposal 6: RuntimeError: no"):
         drive(run, lambda: 0.5, 8.0, workers=Breaking, runtime=runtime)
