@@ -15,19 +15,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from pilotwave.archive.candidate_rows import candidate_of, candidate_row
+from pilotwave.archive.events import Event, EventKind
 from pilotwave.archive.records import evaluation_from_json, evaluation_to_json
 from pilotwave.errors import RunDirectoryError, StorageError, TakenOverError
-from pilotwave.samples import sample_from_payload
 from pilotwave.types import Candidate, Evaluation
 
 FORMAT = 1
@@ -62,59 +57,6 @@ _APPEND_ONLY = """
 CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table}
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 """
-
-
-class EventKind(StrEnum):
-    """What can happen in a campaign; the record of each is stated."""
-
-    STARTED = "started"
-    """A driver took the campaign up: ``{"host", "pid", "resumed", "queries", "given", "launched"}``; ``given`` are
-    the limits of its budget."""
-    ASKED = "asked"
-    """The algorithm was asked: ``{"proposal", "count"}``."""
-    GENERATED = "generated"
-    """A proposal's candidates were made: ``{"proposal", "query_ids", "feasible", "passes", "seconds"}``; and lately
-    ``"started"``, ``"worker"``, and how many were ``"infeasible"`` by reason."""
-    RESERVED = "reserved"
-    """An oracle is about to be asked: ``{"query_id", "attempt", "cost"}``, the cost being the expected one; and
-    ``"near": {"distance", "cost"}`` where a project archive holds an answer nearby, ``"time_limit"`` where that is
-    learned."""
-    ATTEMPTED = "attempted"
-    """An attempt failed and will be repeated: an evaluation."""
-    SETTLED = "settled"
-    """A query ended for good: an evaluation; with ``"saved_cost"`` if it was answered from a project archive."""
-    REMEMBERED = "remembered"
-    """An earlier campaign's answer was taken over for a warm start: an evaluation under a name such as w0001."""
-    TOLD = "told"
-    """The algorithm was told, in this order: ``{"query_ids"}``."""
-    STOPPED = "stopped"
-    """A driver laid the campaign down: ``{"reason", "ended_by", "busy": {...}}``."""
-    CONTROLLED = "controlled"
-    """A command reached the driver: ``{"id", "command", "argument", "refused"}``, and ``"limits"`` where it changed
-    the budget."""
-    FORGOTTEN = "forgotten"
-    """Records were taken out: ``{"receipt", "queries", "cost"}``, how many of them were paid for and their cost."""
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the ledger.
-
-    Attributes:
-        sequence: Counts up, from 1.
-        time: Seconds since the epoch, UTC.
-        kind: What happened.
-        record: JSON-compatible; see :class:`EventKind`.
-    """
-
-    sequence: int
-    time: float
-    kind: EventKind
-    record: Mapping[str, Any]
-
-    def evaluation(self) -> Evaluation:
-        """Returns the evaluation of an ``ATTEMPTED`` or ``SETTLED`` event."""
-        return evaluation_from_json(self.record)
 
 
 class Ledger:
@@ -257,14 +199,14 @@ class Ledger:
 
     def add_candidates(self, candidates: Sequence[Candidate], record: Mapping[str, Any]) -> Event:
         """Writes the candidates of a proposal and its ``GENERATED`` event, all or nothing."""
-        rows = [_candidate_row(candidate) for candidate in candidates]
+        rows = [candidate_row(candidate) for candidate in candidates]
         with self._writing(), self._all_or_nothing():
             self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
             return self._insert_event(EventKind.GENERATED, record)
 
     def remember(self, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]) -> list[Event]:
         """Writes answers of earlier campaigns with their candidates, all or nothing."""
-        rows = [_candidate_row(candidate) for candidate in candidates]
+        rows = [candidate_row(candidate) for candidate in candidates]
         with self._writing(), self._all_or_nothing():
             self._connection.executemany(f"INSERT INTO candidates VALUES ({', '.join('?' * 13)})", rows)
             return [self._insert_event(EventKind.REMEMBERED, evaluation_to_json(item)) for item in evaluations]
@@ -315,7 +257,7 @@ class Ledger:
                 part = query_ids[start : start + 500]
                 query = f"SELECT * FROM candidates WHERE query_id IN ({', '.join('?' * len(part))})"
                 for row in self._connection.execute(query, part):
-                    found[row[0]] = _candidate_of(row)
+                    found[row[0]] = candidate_of(row)
         return [found[query_id] for query_id in query_ids if query_id in found]
 
     def feasible_identities(self) -> set[str]:
@@ -416,53 +358,6 @@ def _storage_errors(path: Path) -> Iterator[None]:
             f"{path}: the ledger cannot be read or written: {error}; free some disk space or mend the mount, "
             "then run `pilotwave resume` (no settled answer is lost)"
         ) from error
-
-
-def _candidate_row(candidate: Candidate) -> tuple[Any, ...]:
-    identity, media, fields, blob = None, None, None, None
-    if candidate.sample is not None:
-        identity, media = candidate.sample.identity(), candidate.sample.media
-        payload, blob = candidate.sample.payload()
-        fields = json.dumps(payload, sort_keys=True)
-    return (
-        candidate.query_id,
-        candidate.proposal,
-        candidate.seed,
-        _to_bytes(candidate.noise_sequence, torch.float32),
-        json.dumps(list(candidate.noise_sequence.shape)),
-        _to_bytes(candidate.latent, torch.float32),
-        _to_bytes(candidate.condition, torch.int64),
-        identity,
-        media,
-        fields,
-        blob,
-        candidate.infeasible,
-        json.dumps(dict(candidate.properties), sort_keys=True),
-    )
-
-
-def _candidate_of(row: Sequence[Any]) -> Candidate:
-    query_id, proposal, seed, noise, shape, latent, condition, _, media, fields, blob, infeasible, properties = row
-    noise_shape = json.loads(shape)
-    return Candidate(
-        query_id=query_id,
-        seed=seed,
-        proposal=proposal,
-        noise_sequence=_from_bytes(noise, np.float32).reshape(noise_shape),
-        latent=_from_bytes(latent, np.float32).reshape(noise_shape[1:]),
-        condition=_from_bytes(condition, np.int64),
-        sample=None if media is None else sample_from_payload(media, json.loads(fields), blob),
-        infeasible=infeasible,
-        properties=json.loads(properties),
-    )
-
-
-def _to_bytes(tensor: Tensor, dtype: torch.dtype) -> bytes:
-    return bytes(tensor.detach().to("cpu", dtype).contiguous().numpy().tobytes())
-
-
-def _from_bytes(blob: bytes, dtype: type[np.generic]) -> Tensor:
-    return torch.from_numpy(np.frombuffer(blob, dtype=dtype).copy())
 
 
 __all__ = ["FORMAT", "Event", "EventKind", "Ledger", "make_tables"]
