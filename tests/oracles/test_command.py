@@ -20,7 +20,7 @@ from pilotwave.samples import ArraySample, ImageSample, MoleculeSample, Sample
 from pilotwave.testing.oracle_contract import OracleContract, one_of_each_media
 from pilotwave.types import Status
 from pilotwave_oracles.command import CommandOracleConfig
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 CONTEXT = QueryContext("p0000-00")
 SAMPLE = ArraySample(np.array([1.0, 2.0], dtype=np.float32))

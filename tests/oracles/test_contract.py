@@ -18,7 +18,7 @@ from pilotwave.protocols import QueryContext
 from pilotwave.samples import ArraySample, ImageSample, MoleculeSample
 from pilotwave.testing.oracle_contract import garbage_of, one_of_each_media
 from pilotwave_oracles.contract import contract_schema, read_reply, write_request
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 CONTEXT = QueryContext("p0001-02", 3)
 SCHEMA = Path(__file__).parents[2] / "docs" / "oracles" / "contract.schema.json"

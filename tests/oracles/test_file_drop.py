@@ -22,7 +22,7 @@ from pilotwave.testing.oracle_contract import OracleContract
 from pilotwave.testing.small_campaign import answers_of, wait_for
 from pilotwave_oracles import exchange_folder
 from pilotwave_oracles.file_drop import FileDropOracle, FileDropOracleConfig
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 MOLECULE = MoleculeSample(WATER, "O")
 

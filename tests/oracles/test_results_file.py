@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotwave_oracles.results_file import Columns, Result, read_results
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 MILLIVOLT = Columns(unit="mV")
 

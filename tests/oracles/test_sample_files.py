@@ -13,7 +13,7 @@ from rdkit import Chem
 from pilotwave.errors import OracleFailure
 from pilotwave.samples import ArraySample, ImageSample, MoleculeSample
 from pilotwave_oracles.sample_files import npy_bytes, png_bytes, sdf_record, xyz_of
-from pilotwave_oracles.xtb import WATER
+from pilotwave_oracles.xtb_water import WATER
 
 images = hnp.arrays(
     np.uint8,
