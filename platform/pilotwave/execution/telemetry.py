@@ -7,6 +7,7 @@ May import :mod:`pilotwave.archive` and :mod:`pilotwave.execution.job`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Protocol
@@ -67,7 +68,7 @@ class Telemetry(Protocol):
         ...
 
     def close(self, reason: str) -> None:
-        """The driver lays the campaign down.
+        """The driver lays the campaign down, or this listener has failed.
 
         Args:
             reason: ``"finished"``, ``"finished-early"``, ``"interrupted"``, ``"breaker"`` or ``"failed"``.
@@ -125,6 +126,8 @@ class Telemetries:
 
     def _leave_out(self, listener: Telemetry, error: Exception) -> None:
         self._listeners = tuple(other for other in self._listeners if other is not listener)
+        with contextlib.suppress(Exception):
+            listener.close("failed")  # what it has hold of, files and handlers, it shall let go
         self._warn(f"{listener.name} is off from here on: {type(error).__name__}: {error}")
 
 

@@ -117,6 +117,19 @@ def test_without_a_log_nothing_is_written_and_all_is_told_from_the_ledger(tmp_pa
     ]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_ends_the_log_and_not_the_campaign(tmp_path: Path) -> None:
+    logs = tmp_path / "run" / "logs"
+    RunDirectory(tmp_path / "run").create(config())
+    logs.mkdir()
+    (logs / "campaign.jsonl").symlink_to("/dev/full")
+    drive(tmp_path / "run", config(), failing_first)
+    (logs / "campaign.jsonl").unlink()  # to read it would never end
+    found = RunLog(tmp_path / "run").last(Wanted(events=frozenset({"settled"})), None)
+    assert len(found) == 24, "all of it is told from the ledger"
+    assert not logging.getLogger("pilotwave").handlers
+
+
 def test_a_resumed_run_goes_on_in_the_same_log(tmp_path: Path) -> None:
     chosen = config(queries=16)
     run = drive(tmp_path / "run", chosen)

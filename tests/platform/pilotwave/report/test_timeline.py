@@ -6,6 +6,7 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory
-from pilotwave.report.timeline import GENERATOR, LOST, Timeline
+from pilotwave.report.timeline import GENERATOR, LOST, Attempt, Moment, Span, Timeline
 from pilotwave.report.timeline_picture import MOST_BARS, draw_timeline
 from pilotwave.report.trace_events import MOST_COUNTS, trace_events, write_trace
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
@@ -254,33 +255,28 @@ def test_an_interrupted_pause_and_a_driver_at_work_end_with_the_last_event(story
     assert "lost" not in {item.status for item in read.attempts}
 
 
-def test_pictures_of_few_and_of_many_attempts_show_what_happened(
-    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_few_and_of_many_attempts_show_what_happened(story: Story) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs the extra 'report'")
-    few = colours_of(draw_timeline(eventful(story)))
-    blue, orange, black = (25, 113, 194), (240, 140, 0), (31, 41, 51)
-    assert {blue, orange, black} <= few
-    many = Story(tmp_path / "many", monkeypatch, evaluators=250)
-    many.start(0.0, launched=0.0)
-    for proposal in range(MOST_BARS // 250 + 1):
-        begin = 10.0 * proposal
-        many.made(begin, proposal, 250)
-        for slot in range(250):
-            many.asked(begin, f"p{proposal:04d}-{slot:02d}")
-        for slot in range(250):
-            status = "failed" if slot < 50 else "ok"
-            many.ended(begin, begin + 10.0, f"p{proposal:04d}-{slot:02d}", f"evaluator-{slot}", status=status)
-    many.ledger.close()
-    read = Timeline.read(many.run.path)
-    assert len(read.attempts) > MOST_BARS
-    assert read.utilisation() == pytest.approx(1.0, abs=0.02)
-    assert {blue, (201, 42, 42)} <= colours_of(draw_timeline(read))
+    few = eventful(story)
+    blue, orange, red, black = (25, 113, 194), (240, 140, 0), (201, 42, 42), (31, 41, 51)
+    assert {blue, orange, black} <= colours_of(draw_timeline(few))
+    seconds = 10.0 * (MOST_BARS // 250 + 1)
+    attempts = [
+        Attempt(f"evaluator-{number}", begin, begin + 10.0, "p0000-00", 1, "failed" if number < 50 else "ok")
+        for begin in range(0, int(seconds), 10)
+        for number in range(250)
+    ]
+    driver = Span(0.0, seconds, "driver", {"ended": "finished"})
+    many = replace(
+        few, begin=0.0, end=seconds, evaluators=250, attempts=tuple(attempts), generations=(), drivers=(driver,)
+    )
+    many = replace(many, pauses=(), commands=(), moments=(Moment(0.0, 250, 0, None),))
+    assert len(attempts) > MOST_BARS
+    assert many.utilisation() == pytest.approx(1.0)
+    assert {blue, red} <= colours_of(draw_timeline(many))
 
 
 def test_counters_of_long_runs_are_thinned(story: Story) -> None:
-    from dataclasses import replace
-
     read = eventful(story)
     long = replace(read, moments=read.moments[-1:] * (3 * MOST_COUNTS + 1))
     counts = [event for event in trace_events(long) if event["ph"] == "C"]
