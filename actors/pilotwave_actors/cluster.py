@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pilotwave.errors import InfrastructureError, InputError
+from pilotwave.errors import BreakerError, InfrastructureError, InputError
 from pilotwave_actors.authentication import say_mode
 from pilotwave_actors.packaging import Plugins
 from pilotwave_actors.reachable import check_reachable, resolve
@@ -39,6 +39,7 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
     Raises:
         InputError: The cluster refuses our token, there is none, or plug-ins cannot travel any more.
         InfrastructureError: The cluster cannot be reached or started, or has other versions of Ray or Python.
+        ClusterLostError: The private one died meanwhile.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == "local":
@@ -64,9 +65,22 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
     _check_mode_was_heard()
     if environment:
         options["runtime_env"] = environment
-    _enter(address, options)
+    try:
+        _enter(address, options)
+    except InfrastructureError:
+        if address != "local":
+            raise
+        _enter(address, options)  # once more: what makes up a private cluster may have been killed meanwhile
     try:
         yield address
+    except Exception as error:
+        # Whatever it is that fails when a cluster dies under it; what a campaign says of itself is no such thing.
+        if isinstance(error, InputError | BreakerError) or not private_cluster_died():
+            raise
+        raise ClusterLostError(
+            f"the private Ray cluster died {LIVES} times in a row; all answers are in the ledger: see what kills "
+            "it (memory?), then `pilotwave resume`"
+        ) from error
     finally:
         ray.shutdown()
 

@@ -87,10 +87,7 @@ def follow(optimizer: Any, observe: Observer, interrupt: Interrupt) -> Outcome:
             look: Look = ray.get(optimizer.look.remote())
         except RayActorError as error:
             if private_cluster_died():
-                raise ClusterLostError(
-                    f"the private Ray cluster died {LIVES} times in a row; all answers are in the ledger: see what "
-                    "kills it (memory?), then `pilotwave resume`"
-                ) from error
+                raise ClusterLostError("the private Ray cluster died; all answers are in the ledger") from error
             deaths += silent_since is None
             silent_since = silent_since or time.monotonic()
             patience = GONE_SECONDS if isinstance(error, ActorDiedError) else MISSING_SECONDS

@@ -173,6 +173,7 @@ class Chaos:
 
     def _run_all(self) -> None:
         done = len(self.kills)
+        self._needed += bool(done)  # its driver was killed when this was stopped
         driver: subprocess.Popen[bytes] | None = None
         for number, leg in enumerate(self._legs):
             strikes = self._schedules[number][done:]
