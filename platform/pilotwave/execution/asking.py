@@ -73,6 +73,7 @@ class Asking:
         self.ready: deque[str] = deque()
         self.in_flight: dict[str, Asked] = {}
         self._oracle = oracle = config.oracle
+        self._most, self._batch_size = config.runtime.evaluators, config.budget.batch_size
         self._seed = config.seed
         self._memory = memory
         self._workers = workers
@@ -156,7 +157,8 @@ class Asking:
     def wanted_within(self, seconds: float) -> float | None:
         """Returns for how many candidates the evaluators will have room within some seconds, cautiously.
 
-        Rates count: what may not be asked yet is not wanted yet. None while no attempt has ended.
+        Rates count: what may not be asked yet is not wanted yet. A pool that may still grow wants a batch to grow
+        with, since only questions that wait make it grow. None while no attempt has ended.
         """
         if not self._took:
             return None
@@ -164,8 +166,9 @@ class Asking:
         looked_at = evenly(self.in_flight.values(), busy)
         demand = foreseen(self._took, [now - asked.since for asked in looked_at], busy, seconds)
         idle = max(0, self._workers.evaluators - busy)
+        growth = min(max(0, self._most - self._workers.evaluators), self._batch_size)
         allowed = self._rates.allowed_within(now, seconds, self._budgets.expected_cost)
-        return min(allowed, idle + demand.cautious)
+        return min(allowed, idle + growth + demand.cautious)
 
     def at_hand_within(self, seconds: float) -> int:
         """Returns how many questions are ready, or will have rested, within some seconds."""

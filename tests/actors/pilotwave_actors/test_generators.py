@@ -59,6 +59,7 @@ def test_generators_work_side_by_side_and_one_that_is_killed_costs_a_repetition(
     assert makers(tmp_path / "run") == {"generator-0", "generator-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_the_only_generator_is_waited_for_when_it_is_killed_again_and_again(tmp_path: Path) -> None:
