@@ -19,6 +19,7 @@ from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import ArraySample, Sample
 from pilotwave.testing.http_server import HttpTestServer, Reaction, ReceivedRequest
 from pilotwave.testing.oracle_contract import OracleContract, one_of_each_media
+from pilotwave.testing.small_campaign import campaign, state_of
 from pilotwave_oracles import http_retries
 from pilotwave_oracles.http import HttpOracleConfig, idempotency_key
 from pilotwave_oracles.http_client import HttpAnswer
@@ -422,3 +423,32 @@ def test_pauses_double_between_tries(server: HttpTestServer, monkeypatch: pytest
     server.script = [Reaction(500)] * 9
     oracle.evaluate(SAMPLE, CONTEXT)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def without_secret(folder: Path) -> bool:
+    """Says whether no file below a folder holds the secret, however it is stored."""
+    return not [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_campaign_leaves_no_secret_in_its_ledger_its_logs_or_mlflow(
+    server: HttpTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUDGE_TOKEN", SECRET)
+    oracle = HttpOracleConfig(
+        url=server.url, headers={"Authorization": "Bearer ${JUDGE_TOKEN}"}, retries=0, backoff_seconds=0
+    )
+    server.script = [Reaction(500, f"no, {SECRET}"), Reaction(401, SECRET), Reaction(200, f"{SECRET} is no JSON")]
+    tracking = {"kind": "mlflow"}
+    driven = campaign(oracle, {"kind": "inline", "evaluators": 2}, queries=12, batch_size=4, tracking=tracking)
+    driven.run(tmp_path / "run")
+    failures = [item.failure for item in state_of(tmp_path / "run").settled.values() if item.failure is not None]
+    assert len(failures) == 2
+    assert all("***" in failure.message for failure in failures)
+    assert (tmp_path / "mlflow.db").exists()
+    assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {SECRET}"}
+    assert without_secret(tmp_path)
+    said = capfd.readouterr()
+    assert SECRET not in said.out + said.err
