@@ -176,6 +176,21 @@ def test_the_engines_dissolve_alike() -> None:
     assert energies[0] == pytest.approx(energies[1], abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("engine", "model"), [("tblite", "alpb"), ("tblite", "gbsa"), ("tblite", "cpcm"), ("xtb", "gbsa")]
+)
+def test_forces_in_a_solvent_are_slopes_of_the_energy_there(engine: Any, model: Any) -> None:
+    dissolved = open_engine(engine, "gfn2", Solvation(model, "water"))
+    molecule = read_geometry(WATER_SAMPLE)
+    shift = np.zeros((3, 3))
+    shift[1, 2] = 1e-3
+    energies = [
+        dissolved.single_point(molecule.moved(molecule.positions + s * shift), 300.0).energy for s in (1, -1)
+    ]
+    slope = (energies[0] - energies[1]) / 2e-3
+    assert dissolved.single_point(molecule, 300.0).gradient[1, 2] == pytest.approx(slope, abs=2e-6)
+
+
 @pytest.mark.parametrize("engine", ["tblite", "xtb"])
 def test_an_unknown_solvent_is_refused_when_the_oracle_is_built(engine: Any) -> None:
     config = XtbOracleConfig(property="gap", solvent="soup", engine=engine, solvation="gbsa")
