@@ -70,7 +70,7 @@ def _bytes(value: object) -> object:
     return amount
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes)]
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
 """A whole number, or a text such as ``"4 GiB"`` (1024) or ``"4 GB"`` (1000)."""
 
 
