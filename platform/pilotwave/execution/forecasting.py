@@ -21,7 +21,7 @@ from typing import TypeVar
 T = TypeVar("T")
 KEPT = 64
 """So many times are remembered: enough to know their spread, few enough to forget how it was an hour ago."""
-LOOKED_AT = 64
+LOOKED_AT = 32
 """At most so many attempts in flight are looked at, evenly chosen among all: a decision costs the same for
 two thousand evaluators."""
 CAUTION = 2.33

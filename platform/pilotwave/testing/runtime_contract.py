@@ -76,9 +76,8 @@ class RuntimeContract(ControlContract, FaultsContract):
     def test_spends_the_budget_exactly_and_asks_nothing_twice(self, tmp_path: Path, mode: str) -> None:
         seen: list[Progress] = []
         oracle = self.recording(tmp_path, delay=0.005)
-        result = campaign(oracle, self.runtime(mode=mode, evaluators=3), queries=21).run(
-            tmp_path / "run", observe=seen.append
-        )
+        runtime = self.runtime(mode=mode, evaluators=3, generators=2)
+        result = campaign(oracle, runtime, queries=21).run(tmp_path / "run", observe=seen.append)
         asked = (tmp_path / "finished").read_text().split()
         assert len(asked) == len(set(asked)) == 21
         state = state_of(result.run_dir)

@@ -66,7 +66,7 @@ def test_few_of_many_evaluators_stand_for_all() -> None:
     times = remembered(1.0, 2.0, 3.0, 4.0)
     ages = [index / 500 for index in range(2000)]
     some = list(evenly(ages, len(ages)))
-    assert len(some) <= 64
+    assert len(some) <= 32
     whole, sampled = foreseen(times, ages, 2000, 1.0), foreseen(times, some, 2000, 1.0)
     assert sampled.mean == pytest.approx(whole.mean, rel=0.05)
     assert sampled.cautious == pytest.approx(whole.cautious, rel=0.05)

@@ -202,3 +202,23 @@ def test_what_two_generators_come_to_at_once_is_asked_about_once(tmp_path: Path)
     state = state_of(tmp_path / "run")
     assert [len(item.query_ids) for item in state.proposals.values()][:4] == [8, 0, 8, 0]
     assert state.infeasible >= 8
+
+
+class EndedForMemory(VirtualWorkers):
+    """A worker that has to make more than one sample at a time is ended, because memory runs short."""
+
+    def generate(self, request: GenerationRequest) -> None:
+        if request.together == 1:
+            super().generate(request)
+        else:
+            self.__dict__.setdefault("tried", []).append(request.together)
+            failed = GenerationFailed(request.proposal.number, "low on memory", retryable=True, out_of_memory=True)
+            self._push(self.now + 1.0, failed)
+
+
+def test_a_worker_that_is_ended_for_memory_is_given_half_as_much(tmp_path: Path) -> None:
+    workers = drive(tmp_path / "run", lambda: 2.0, 8.0, workers=EndedForMemory, queries=48, batch_size=16)
+    assert workers.__dict__["tried"] == [None, 8, 4, 2]
+    assert state_of(tmp_path / "run").together == 1
+    again = drive(tmp_path / "run", lambda: 2.0, 8.0, workers=EndedForMemory, queries=64, batch_size=16)
+    assert "tried" not in again.__dict__
