@@ -53,6 +53,7 @@ class RdkitOracleConfig(OracleConfig, MolecularPropertySettings):
     packages: ClassVar[tuple[str, ...]] = ("rdkit",)
     extra: ClassVar[str | None] = "molecules"
     summary: ClassVar[str] = "RDKit properties: QED, logP, TPSA, alerts, similarity in graph or shape."
+    named_by: ClassVar[str] = "property"
 
     kind: Literal["rdkit"] = "rdkit"
     desirability: Desirability | None = Field(
