@@ -4,9 +4,9 @@
 
 Campaigns on a virtual clock: the loop, its ledger and a small analytic model are real, the oracle and the model are
 numbers of seconds. Waiting: the share of the evaluators' time between the first and the last question in which they
-had none, for whatever reason (in the last case it is the rate limit). Stale: how many answers came, on average, between proposing a candidate and asking about it; within a
-batch of n that is (n - 1) / 2 where one answer comes at a time. Queue: most candidates that were ready or being
-made. The same numbers come out on every machine.
+had none, for whatever reason (in the last case it is the rate limit). Stale: how many answers came, on average,
+between proposing a candidate and asking about it; within a batch of n that is (n - 1) / 2 where one answer comes at
+a time. Queue: most candidates that were ready or being made. The same numbers come out on every machine.
 """
 
 from __future__ import annotations
