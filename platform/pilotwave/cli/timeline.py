@@ -19,8 +19,7 @@ def timeline(
             "-o",
             "--output",
             metavar="FILE",
-            help="The trace, for ui.perfetto.dev or chrome://tracing; .json or .json.gz. Default: "
-            "results/timeline.json in the run.",
+            help="The trace, for ui.perfetto.dev; .json or .json.gz. Default: results/timeline.json in the run.",
         ),
     ] = None,
     png: Annotated[
@@ -67,7 +66,7 @@ def timeline(
         f"{read.utilisation():.0%} of {read.evaluators} evaluators' time in use"
     )
     if trace is not None:
-        typer.echo(f"  trace    {trace}  (open it at https://ui.perfetto.dev or in chrome://tracing)")
+        typer.echo(f"  trace    {trace}  (open it at https://ui.perfetto.dev)")
     if png is not None:
         typer.echo(f"  picture  {png}")
 
