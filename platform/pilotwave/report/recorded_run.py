@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from pilotwave.archive.ledger import Event, EventKind, Ledger
+from pilotwave.archive.ledger import EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory, no_run_in
 from pilotwave.archive.state import CampaignState
 from pilotwave.config.campaign import Objective
@@ -101,10 +101,15 @@ class RecordedRun:
             raise RunDirectoryError(no_run_in(run_dir))
         fields = _campaign_fields(directory)
         with Ledger.open(directory.ledger_file, read_only=True) as ledger:
-            events = list(ledger.events())
-            drawn = tuple(query_id for event in events for query_id in _drawn(event))
+            state, drawn = CampaignState(), list[str]()
+            facts: Mapping[str, Any] = {}
+            for event in ledger.events():  # one at a time: there may be millions
+                state.apply(event)
+                if event.kind is EventKind.GENERATED:
+                    drawn += event.record["query_ids"]
+                elif event.kind is EventKind.STARTED:
+                    facts = event.record.get("facts", {})
             media = next((item.sample.media for item in _candidates(ledger, drawn) if item.sample), None)
-        facts = _facts(events)
         return cls(
             directory=directory,
             name=str(fields.get("name", directory.path.name)),
@@ -112,8 +117,8 @@ class RecordedRun:
             oracle=str(facts.get("oracle") or _kind(fields.get("oracle"))),
             unit=str(facts.get("unit", "")),
             media=media,
-            state=CampaignState.of(events),
-            drawn=drawn,
+            state=state,
+            drawn=tuple(drawn),
             evaluators=_evaluators(fields.get("runtime")),
         )
 
@@ -135,16 +140,6 @@ class RecordedRun:
 def _candidates(ledger: Ledger, query_ids: Sequence[str]) -> Iterator[Candidate]:
     for start in range(0, len(query_ids), _CHUNK):
         yield from ledger.candidates(query_ids[start : start + _CHUNK])
-
-
-def _drawn(event: Event) -> Sequence[str]:
-    return event.record["query_ids"] if event.kind is EventKind.GENERATED else ()
-
-
-def _facts(events: Sequence[Event]) -> Mapping[str, Any]:
-    """Returns what backbone and oracle said of themselves when the campaign was last started."""
-    started = [event.record for event in events if event.kind is EventKind.STARTED]
-    return started[-1].get("facts", {}) if started else {}
 
 
 def _campaign_fields(directory: RunDirectory) -> dict[str, Any]:
