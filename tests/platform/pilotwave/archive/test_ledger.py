@@ -258,3 +258,50 @@ def test_the_state_counts_what_happened(ledger: Ledger) -> None:
     assert state.told == ["a", "b"]
     assert state.open_queries() == []
     assert ledger.feasible_identities() == {"CCO", SAMPLES[0].identity()}  # type: ignore[union-attr]
+
+
+def test_what_is_written_together_is_there_at_once_or_not_at_all(ledger: Ledger) -> None:
+    with Ledger.open(ledger.path, read_only=True) as reader:
+        with ledger.together():
+            ledger.append(EventKind.ASKED, {"proposal": 0, "count": 1})
+            ledger.add_candidates([candidate("a", SAMPLES[0])], {"proposal": 0})
+            assert list(reader.events()) == []
+            ledger.commit()
+            assert len(list(reader.events())) == 2
+            with ledger.together():
+                ledger.append(EventKind.RESERVED, {"query_id": "a", "attempt": 1})
+            assert len(list(reader.events())) == 2
+        assert [event.sequence for event in reader.events()] == [1, 2, 3]
+
+
+def test_an_error_of_the_loop_keeps_what_was_written_and_one_of_the_storage_nothing(ledger: Ledger) -> None:
+    with pytest.raises(RuntimeError), ledger.together():
+        ledger.append(EventKind.RESERVED, {"query_id": "a", "attempt": 1})
+        raise RuntimeError
+    with pytest.raises(StorageError), ledger.together():
+        ledger.append(EventKind.RESERVED, {"query_id": "b", "attempt": 1})
+        raise StorageError("the disk is full")
+    with pytest.raises(sqlite3.IntegrityError), ledger.together():
+        ledger.append(EventKind.RESERVED, {"query_id": "c", "attempt": 1})
+        ledger.add_candidates([candidate("x", SAMPLES[0]), candidate("x", SAMPLES[0])], {"proposal": 1})
+    ledger.append(EventKind.RESERVED, {"query_id": "d", "attempt": 1})
+    assert [event.record["query_id"] for event in ledger.events()] == ["a", "c", "d"]
+    assert [event.sequence for event in ledger.events()] == [1, 2, 3]
+    assert ledger.candidates(["x"]) == []
+
+
+def test_a_writer_that_was_overtaken_in_the_middle_of_a_turn_writes_nothing_of_it(ledger: Ledger) -> None:
+    ledger.append(EventKind.RESERVED, {"query_id": "p0", "attempt": 1})
+    with Ledger.open(ledger.path) as other:
+        other.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 1})
+        for _ in range(2):
+            with pytest.raises(TakenOverError), ledger.together():
+                ledger.append(EventKind.RESERVED, {"query_id": "p2", "attempt": 1})
+        assert [event.record["query_id"] for event in other.events()] == ["p0", "p1"]
+
+
+def test_how_queries_ended_is_found_from_behind(ledger: Ledger) -> None:
+    for number in range(5):
+        ledger.settle(EventKind.SETTLED, Evaluation(f"q{number}", Status.OK, float(number)))
+    found = ledger.ends_of(["q3", "q1", "q4", "none"], before=5)
+    assert {name: item.value for name, item in found.items()} == {"q3": 3.0, "q1": 1.0}
