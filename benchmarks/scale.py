@@ -4,9 +4,9 @@
 
 The scheduler is the one that every campaign runs through (`Coordinator`), with its ledger on a real disk, each
 commit synchronised. What is not real is time: an oracle is a function that says how long an attempt takes
-(lognormal, a log-standard deviation of 1), and to wait is to turn a clock (`pilotwave.testing.virtual_workers`). One
-attempt in fifty breaks and is tried again, one in five hundred ends without an answer. Answers that come within a
-lag of the first one are handled in one turn, as they are by a loop that was busy meanwhile. The model is a small
+(lognormal, a log-standard deviation of 1), and to wait is to turn a clock (`pilotwave.testing.virtual_workers`).
+One attempt in fifty breaks and is tried again, one in five hundred ends without an answer. Answers that come within
+a lag of the first one are handled in one turn, as they are by a loop that was busy meanwhile. The model is a small
 analytic one.
 
 Each campaign runs in a process of its own. It is looked at four times a second: queries spent, wall time, processor
@@ -201,8 +201,8 @@ def section(scenario: Scenario, found: dict[str, Any]) -> str:
     lines = [
         f"### {scenario.name}: {scenario.queries:,} queries, algorithm `{scenario.algorithm}`",
         f"Proposals of {scenario.batch_size}, attempts of {scenario.median:g} s in the median, a lag of "
-        f"{scenario.lag:g} s; {found['virtual_hours']:.1f} virtual hours in {running:.0f} real seconds. Between the "
-        "cheapest and the dearest tenth the processor time of a query differs by a factor of "
+        f"{scenario.lag:g} s; {found['virtual_hours']:.1f} virtual hours in {running:.0f} real seconds. Between "
+        "the cheapest and the dearest tenth the processor time of a query differs by a factor of "
         f"{max(processor) / min(processor):.2f}. {found['machine']}.",
         markdown_table(
             ["queries", "processor ms a query", "wall ms a query", "resident MiB", "utilisation so far"], rows

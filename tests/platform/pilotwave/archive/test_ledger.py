@@ -275,15 +275,20 @@ def test_what_is_written_together_is_there_at_once_or_not_at_all(ledger: Ledger)
 
 
 def test_an_error_of_the_loop_keeps_what_was_written_and_one_of_the_storage_nothing(ledger: Ledger) -> None:
-    with pytest.raises(RuntimeError), ledger.together():
-        ledger.append(EventKind.RESERVED, {"query_id": "a", "attempt": 1})
-        raise RuntimeError
-    with pytest.raises(StorageError), ledger.together():
-        ledger.append(EventKind.RESERVED, {"query_id": "b", "attempt": 1})
-        raise StorageError("the disk is full")
-    with pytest.raises(sqlite3.IntegrityError), ledger.together():
-        ledger.append(EventKind.RESERVED, {"query_id": "c", "attempt": 1})
-        ledger.add_candidates([candidate("x", SAMPLES[0]), candidate("x", SAMPLES[0])], {"proposal": 1})
+    def turn(query_id: str, error: Exception | None, *twins: Candidate) -> None:
+        with ledger.together():
+            ledger.append(EventKind.RESERVED, {"query_id": query_id, "attempt": 1})
+            if error is not None:
+                raise error
+            ledger.add_candidates(twins, {"proposal": 1})
+
+    with pytest.raises(RuntimeError):
+        turn("a", RuntimeError())
+    with pytest.raises(StorageError):
+        turn("b", StorageError("the disk is full"))
+    twin = candidate("x", SAMPLES[0])
+    with pytest.raises(sqlite3.IntegrityError):
+        turn("c", None, twin, twin)
     ledger.append(EventKind.RESERVED, {"query_id": "d", "attempt": 1})
     assert [event.record["query_id"] for event in ledger.events()] == ["a", "c", "d"]
     assert [event.sequence for event in ledger.events()] == [1, 2, 3]
@@ -291,12 +296,16 @@ def test_an_error_of_the_loop_keeps_what_was_written_and_one_of_the_storage_noth
 
 
 def test_a_writer_that_was_overtaken_in_the_middle_of_a_turn_writes_nothing_of_it(ledger: Ledger) -> None:
+    def turn() -> None:
+        with ledger.together():
+            ledger.append(EventKind.RESERVED, {"query_id": "p2", "attempt": 1})
+
     ledger.append(EventKind.RESERVED, {"query_id": "p0", "attempt": 1})
     with Ledger.open(ledger.path) as other:
         other.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 1})
         for _ in range(2):
-            with pytest.raises(TakenOverError), ledger.together():
-                ledger.append(EventKind.RESERVED, {"query_id": "p2", "attempt": 1})
+            with pytest.raises(TakenOverError):
+                turn()
         assert [event.record["query_id"] for event in other.events()] == ["p0", "p1"]
 
 

@@ -251,7 +251,7 @@ def test_every_event_is_the_one_that_was_written_when_each_was_written_alone(
     told = [
         [
             event.kind.value,
-            [event.record.get(key) for key in ("query_id", "query_ids", "proposal", "count", "attempt")],
+            [event.record.get(key) for key in about],
         ]
         for event in events_of(run)
     ]
