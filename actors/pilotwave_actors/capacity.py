@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pilotwave.errors import InputError
 
@@ -27,6 +27,7 @@ class Demand:
         count: How many run side by side.
         each: What each occupies.
         number: The setting that says how many there are.
+        most: How many there may be when the pool has grown; as many as run anyway if 0.
     """
 
     what: str
@@ -34,6 +35,7 @@ class Demand:
     count: int
     each: Resources
     number: str = "runtime.evaluators"
+    most: int = 0
 
 
 def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *, grows: bool) -> str:
@@ -45,7 +47,7 @@ def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *,
         grows: Whether an autoscaler may add nodes; then what is missing is only said.
 
     Returns:
-        What is missing, one line, or nothing.
+        What is missing, one line, or nothing. A pool that cannot grow to its largest size is told of here.
 
     Raises:
         InputError: Something is missing, and no node will bring it.
@@ -53,7 +55,9 @@ def check_capacity(demands: Sequence[Demand], nodes: Mapping[str, Resources], *,
     missing = _missing(demands, nodes)
     if missing and not grows:
         raise InputError(f"{missing}; there is: {describe_nodes(nodes)}")
-    return f"{missing}; waiting for the autoscaler to add nodes" if missing else ""
+    if missing:
+        return f"{missing}; waiting for the autoscaler to add nodes"
+    return "" if grows else _cannot_grow(demands, nodes)
 
 
 def share_of_gpus(generators: int, gpus: float, taken: float) -> float:
@@ -92,6 +96,20 @@ def _missing(demands: Sequence[Demand], nodes: Mapping[str, Resources]) -> str:
                 f"the cluster has room for {placed} of {demand.count} actors that need {_amounts(demand.each)} "
                 f"each ({demand.what}); lower {demand.number} or {demand.key}"
             )
+    return ""
+
+
+def _cannot_grow(demands: Sequence[Demand], nodes: Mapping[str, Resources]) -> str:
+    left = [dict(has) for has in nodes.values()]
+    placed = [_place(demand, left) for demand in demands]
+    for demand, fewest in zip(demands, placed, strict=True):
+        if demand.most > demand.count:
+            grown = fewest + _place(replace(demand, count=demand.most - fewest), left)
+            if grown < demand.most:
+                return (
+                    f"the cluster has room for {grown} of at most {demand.most} actors that need "
+                    f"{_amounts(demand.each)} each ({demand.what}); the pool grows no further"
+                )
     return ""
 
 

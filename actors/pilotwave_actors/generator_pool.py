@@ -21,6 +21,8 @@ from pilotwave.errors import InfrastructureError, PilotwaveError
 from pilotwave.execution.known import Known
 from pilotwave.execution.workers import GenerationFailed, GenerationRequest, GenerationResult
 from pilotwave_actors.generator import BackboneFacts, Generator
+from pilotwave_actors.places import NO_LOGS
+from pilotwave_actors.sharing import LINGER_SECONDS, digest_of, find_or_make
 from pilotwave_actors.waiting import cause_of, fetch, first_line
 
 LOST = (RayActorError, OutOfMemoryError)
@@ -74,21 +76,32 @@ class GeneratorPool:
         self._generating: dict[Any, tuple[Host, GenerationRequest]] = {}
         self._called: dict[Any, Host] = {}
         self._heard = time.monotonic()
+        # What is given as an object is not compared with others; evaluators may be shared all the same.
+        shared = config.backbone.kind != "given"
+        self._share: str | None = getattr(config.runtime, "share", None) if shared else None
+        self._next_beat = 0.0
 
     def launch(self) -> None:
         """Creates the actors, all at once; does not wait for them."""
+        self._hosts = [Host(name, self._make(name)) for name in (f"generator-{n}" for n in range(self.count))]
+
+    def _make(self, name: str) -> Any:
+        """Makes an actor, or finds one that campaigns share."""
         runtime = self._config.runtime
-        generator = ray.remote(Generator).options(
-            num_cpus=runtime.generator_threads,
-            num_gpus=self._gpus,
-            resources=dict(getattr(runtime, "generator_resources", {})),
-            max_restarts=-1,
-            max_task_retries=0,
-        )
+        options = {
+            "num_cpus": runtime.generator_threads,
+            "num_gpus": self._gpus,
+            "resources": dict(getattr(runtime, "generator_resources", {})),
+            "max_restarts": -1,
+            "max_task_retries": 0,
+        }
         arguments = (self._config.backbone, self._config.constraints, runtime.device, runtime.generator_threads)
-        for number in range(self.count):
-            name = f"generator-{number}"
-            self._hosts.append(Host(name, generator.remote(*arguments, name, self._logs)))
+        if self._share is None:
+            return ray.remote(Generator).options(**options).remote(*arguments, name, self._logs)
+        choices = [self._config.backbone, *self._config.constraints]
+        digest = digest_of(choices, runtime.device, runtime.generator_threads, self._gpus, options["resources"])
+        full_name = f"generators:{self._share}:{digest}:{name}"
+        return find_or_make(Generator, full_name, *arguments, name, NO_LOGS, LINGER_SECONDS, **options)
 
     def ready(self) -> BackboneFacts:
         """Waits until every model is loaded.
@@ -122,6 +135,7 @@ class GeneratorPool:
     def references(self) -> list[Any]:
         """What is waited for."""
         self._call_the_lost()
+        self._say_here()
         return [*self._generating, *self._called]
 
     def event(self, reference: Any) -> GenerationResult | GenerationFailed | None:
@@ -157,7 +171,8 @@ class GeneratorPool:
     def close(self) -> None:
         """Kills the actors."""
         for host in self._hosts:
-            ray.kill(host.actor)
+            if self._share is None:
+                ray.kill(host.actor)
         self._hosts, self._generating, self._called, self._lost = [], {}, {}, []
         self._idle.clear()
         self._waiting.clear()
@@ -177,13 +192,23 @@ class GeneratorPool:
         known = request.known
         news = known.news(host.knows) if isinstance(known, Known) else None
         sent = request if news is None else replace(request, known=frozenset())
-        self._generating[host.actor.generate.remote(sent, news)] = (host, request)
+        self._generating[host.actor.generate.remote(sent, news, self._logs)] = (host, request)
 
     def _call_the_lost(self) -> None:
         now = time.monotonic()
         for host in [host for host in self._lost if host.call_at <= now]:
             self._lost.remove(host)
+            if self._share is not None:  # it may have ended by itself
+                host.actor = self._make(host.name)
             self._called[host.actor.facts.remote()] = host
+
+    def _say_here(self) -> None:
+        """Keeps generators that are shared while this campaign may need them."""
+        now = time.monotonic()
+        if self._share is not None and now >= self._next_beat:
+            self._next_beat = now + LINGER_SECONDS / 6
+            for host in self._idle:
+                host.actor.here.remote()
 
     def _answered(self, reference: Any) -> GenerationFailed | None:
         """Takes one back that was lost, or calls it again later; fails a proposal that waits for too long."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from pilotwave.execution.log_capture import WorkerLogs
 
 AGAIN_SECONDS = 60.0
 """So often it is looked whether a name still stands for the same actor: pools grow and shrink."""
+
+NO_LOGS = Path(os.devnull)
+"""Where lines of nobody's run go, in an actor that works for several."""
 
 
 class Places:
@@ -77,4 +81,4 @@ def _node_of(actor: str) -> str:
         return ""
 
 
-__all__ = ["Places", "itself", "keep_log"]
+__all__ = ["NO_LOGS", "Places", "itself", "keep_log"]

@@ -6,6 +6,7 @@ Ray is imported when a campaign runs, never when its configuration is read. May 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -25,7 +26,9 @@ class RayRuntimeConfig(RuntimeConfig):
 
     Attributes:
         address: Which cluster.
-        evaluator_resources: What each evaluator occupies, e.g. ``{"CPU": 1, "orca_licence": 1}``.
+        evaluator_resources: What each evaluator actor occupies, e.g. ``{"CPU": 1, "orca_licence": 1}``.
+        evaluator_concurrency: How many questions each asks at once.
+        share: The name under which campaigns share evaluators.
         generator_gpus: What each generator occupies of GPUs.
         generator_resources: Custom resources that each generator occupies, e.g. ``{"a100": 1}``.
         plugins: Python code of yours that travels to the workers.
@@ -44,7 +47,20 @@ class RayRuntimeConfig(RuntimeConfig):
         "host:6379 or ray://host:10001: that one.",
     )
     evaluator_resources: dict[str, float] = Field(
-        {"CPU": 1.0}, description="What each evaluator occupies: CPU, GPU, or a custom resource."
+        {"CPU": 1.0}, description="What each evaluator actor occupies: CPU, GPU, or a custom resource."
+    )
+    evaluator_concurrency: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="How many questions one evaluator actor asks at once, for oracles that wait rather than work "
+        "(a service, a person, an instrument). evaluators stays the number of questions in flight.",
+    )
+    share: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Campaigns of one cluster with this name and an equal oracle use the same evaluators, fairly "
+        "and within one rate limit.",
     )
     generator_gpus: float | None = Field(
         None,
@@ -114,6 +130,11 @@ class RayRuntimeConfig(RuntimeConfig):
         if wrong:
             raise ValueError(f"expected amounts of at least 0, got {wrong[0]}: {resources[wrong[0]]}")
         return resources
+
+    @property
+    def evaluator_actors(self) -> int:
+        """How many evaluator actors there are at most."""
+        return math.ceil(self.evaluators / self.evaluator_concurrency)
 
     def build(self) -> RayRuntime:
         return RayRuntime(self)
@@ -242,7 +263,14 @@ class RayRuntime:
         }
         keys = ("generator_threads", "generator_gpus", "generator_resources")
         return [
-            Demand("an evaluator", "runtime.evaluator_resources", config.evaluators, evaluator),
+            Demand(
+                "an evaluator",
+                "runtime.evaluator_resources",
+                math.ceil(config.fewest_evaluators / config.evaluator_concurrency),
+                evaluator,
+                "runtime.evaluators" if config.evaluators_min is None else "runtime.evaluators_min",
+                config.evaluator_actors,
+            ),
             Demand(
                 "a generator",
                 ", ".join(f"runtime.{key}" for key in keys),
@@ -262,7 +290,7 @@ class RayRuntime:
         if config.generator_gpus is not None or config.device == "cpu":
             return config.generator_gpus or 0.0
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        evaluators = config.evaluators * config.evaluator_resources.get("GPU", 0.0)
+        evaluators = config.evaluator_actors * config.evaluator_resources.get("GPU", 0.0)
         return share_of_gpus(config.generators_in_use, resources.get("GPU", 0.0), evaluators)
 
     def _placement(self) -> dict[str, Any]:
@@ -277,7 +305,7 @@ class RayRuntime:
         """Enough for every actor at once; on a small machine they share the cores in turn."""
         per_evaluator = self._config.evaluator_resources.get("CPU", 1.0)
         generators = self._config.generators_in_use * self._config.generator_threads
-        needed = generators + self._config.evaluators * per_evaluator
+        needed = generators + self._config.evaluator_actors * per_evaluator
         return max(os.cpu_count() or 1, int(needed) + 1)
 
 

@@ -33,15 +33,29 @@ def fetch(reference: Any, what: str, again: Callable[[], Any] | None = None) -> 
         try:
             return ray.get(reference)
         except RayTaskError as error:
-            if isinstance(error.cause, PilotwaveError):
-                raise error.cause from None
-            raise InfrastructureError(f"{what} could not be started: {cause_of(error)}") from error
+            failure = failure_of(error, what)
+            raise failure from (None if failure is error.cause else error)
         except RayActorError as error:
             if again is None or death == START_DEATHS:
-                raise InfrastructureError(f"{what} died while it was starting: {first_line(error)}") from error
+                raise failure_of(error, what) from error
             time.sleep(float(death))
             reference = again()
     raise AssertionError("counting has no end")
+
+
+def failure_of(error: Exception, what: str) -> PilotwaveError:
+    """Returns what to raise when a call that starts something failed: an error of ours as it went in.
+
+    Args:
+        error: As Ray raised it.
+        what: Whose call it was, in messages.
+    """
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, PilotwaveError):
+            return cause
+        return InfrastructureError(f"{what} could not be started: {cause_of(error)}")
+    return InfrastructureError(f"{what} died while it was starting: {first_line(error)}")
 
 
 def cause_of(error: RayTaskError) -> str:
@@ -54,4 +68,4 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-__all__ = ["cause_of", "fetch", "first_line"]
+__all__ = ["cause_of", "failure_of", "fetch", "first_line"]

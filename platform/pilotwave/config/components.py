@@ -271,14 +271,28 @@ class RuntimeConfig(ComponentConfig):
     """Base of every runtime's configuration.
 
     Attributes:
-        evaluators: How many oracle workers.
+        evaluators: How many oracle workers, at most.
+        evaluators_min: At least; between the two there are as many as there is work for.
+        evaluators_idle_seconds: For how long one beyond the minimum has nothing to do before it is let go.
         mode: ``"asynchronous"``: the next proposal is made as soon as workers would run dry.
             ``"synchronous"``: a proposal is made when all answers of the last one are in; a resumed campaign
             then continues bit for bit.
         generators: How many copies of the model, each with a proposal of its own.
     """
 
-    evaluators: int = Field(2, ge=1, le=10_000, description="How many oracle workers run side by side.")
+    evaluators: int = Field(
+        2, ge=1, le=10_000, description="How many oracle workers run side by side (at most, with evaluators_min)."
+    )
+    evaluators_min: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="How many run at least: the pool then grows with the backlog and shrinks when some are idle. "
+        "Default: always evaluators.",
+    )
+    evaluators_idle_seconds: float = Field(
+        60.0, gt=0, description="How long an evaluator beyond evaluators_min has nothing to do before it is let go."
+    )
     mode: Literal["asynchronous", "synchronous"] = Field(
         "asynchronous",
         description="Whether the next batch waits for every answer of the last one (synchronous) or not.",
@@ -295,6 +309,19 @@ class RuntimeConfig(ComponentConfig):
     log_level: Literal["debug", "info", "warning", "error", "none"] = Field(
         "info", description="What the run's log keeps, read by `pilotwave logs`; none for no log."
     )
+
+    @model_validator(mode="after")
+    def _minimum_within(self) -> Self:
+        if self.evaluators_min is not None and self.evaluators_min > self.evaluators:
+            raise ValueError(
+                f"expected evaluators_min of at most evaluators ({self.evaluators}), got {self.evaluators_min}"
+            )
+        return self
+
+    @property
+    def fewest_evaluators(self) -> int:
+        """How many there are at any time."""
+        return self.evaluators if self.evaluators_min is None else self.evaluators_min
 
     @property
     def generators_in_use(self) -> int:

@@ -72,9 +72,10 @@ class Accounting:
 
     Args:
         launched: When the user typed the command.
-        evaluators: How many oracle workers there are.
+        evaluators: How many oracle workers there are at first.
 
     Attributes:
+        evaluators: How many there are now.
         generating: When the model was at work.
         evaluating: When an oracle was at work, from asking to answer.
     """
@@ -87,6 +88,13 @@ class Accounting:
         self.evaluating = Intervals(self._busy)
         self._looping_since: float | None = None
         self._worked = 0.0
+        self._sizes = [(float("-inf"), self.evaluators)]
+
+    def exist(self, evaluators: int, now: float) -> None:
+        """Takes note of how many oracle workers there are from now on."""
+        if evaluators != self.evaluators:
+            self.evaluators = evaluators
+            self._sizes.append((now, evaluators))
 
     @contextmanager
     def pausing(self) -> Iterator[None]:
@@ -105,7 +113,16 @@ class Accounting:
         since, until = self.evaluating.first, self.evaluating.last
         if since is None or until is None or until <= since:
             return 0.0
-        return min(1.0, self.evaluating.total / (self.evaluators * (until - since)))
+        available = self._available(since, until)
+        return min(1.0, self.evaluating.total / available) if available > 0 else 0.0
+
+    def _available(self, since: float, until: float) -> float:
+        """Returns how many seconds the oracle workers that existed had between two moments, together."""
+        ends = [begin for begin, _ in self._sizes[1:]] + [float("inf")]
+        return sum(
+            number * max(0.0, min(until, end) - max(since, begin))
+            for (begin, number), end in zip(self._sizes, ends, strict=True)
+        )
 
     def shares(self, now: float | None = None) -> TimeShares:
         """Sums up to now."""

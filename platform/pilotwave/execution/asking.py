@@ -175,6 +175,10 @@ class Asking:
         until = self._budgets.clock() + seconds
         return len(self.ready) + sum(due <= until for due, _ in self._resting)
 
+    def backlog(self) -> int:
+        """Returns how many questions wait for nothing but an evaluator."""
+        return 0 if self._rates.seconds_until_free(self._budgets.clock()) > 0 else len(self.ready)
+
     def ask(self) -> int:
         """Asks as many questions as may be asked now, as soon as that is written down.
 

@@ -74,6 +74,7 @@ class Coordinator:
         oracle, limits = job.config.oracle, job.config.budget.limits
         self._budgets = Budgets(self._memory.state, limits, oracle.expected_cost, job.launched, clock)
         self._accounting = Accounting(job.launched, workers.evaluators)
+        self._clock = clock
         self._publisher = Publisher(job, self._memory, self._accounting, self._budgets, observe, self._telemetry)
         self._archiving = (
             None if self._config.archive is None else Archiving(self._config, self._run, self._publisher.note)
@@ -204,8 +205,9 @@ class Coordinator:
         self._phase("running")
         deadline: float | None = None
         while True:
-            reused = 0
+            reused = backlog = 0
             self._obey()
+            self._accounting.exist(self._workers.evaluators, self._clock())
             if self._interrupt.is_set() or self._controls.stopping:
                 deadline = deadline or time.monotonic() + GRACE_SECONDS
                 if not self._asking.in_flight or time.monotonic() > deadline:
@@ -220,6 +222,8 @@ class Coordinator:
                     if not self._memory.state.paused:
                         self._propose()
                         reused = self._asking.ask()
+                        backlog = self._asking.backlog()
+            self._workers.backlog(backlog)
             with self._accounting.pausing():
                 events = self._workers.wait(0.0 if reused else min(TURN_SECONDS, self._seconds_until_due()))
             with self._memory.together():  # all answers are on the disk before the algorithm knows any

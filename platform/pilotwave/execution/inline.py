@@ -11,11 +11,10 @@ import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,11 +26,11 @@ from pilotwave.config.components import RuntimeConfig
 from pilotwave.errors import PilotwaveError
 from pilotwave.execution.coordinator import Coordinator
 from pilotwave.execution.generation import generate_candidates
+from pilotwave.execution.inline_evaluators import InlineEvaluators
 from pilotwave.execution.job import CampaignJob, Interrupt, Observer, Outcome
 from pilotwave.execution.log_capture import doing
 from pilotwave.execution.metrics import CampaignMetrics
 from pilotwave.execution.metrics_endpoint import MetricsEndpoint
-from pilotwave.execution.oracle_host import OracleHost, open_oracle_host
 from pilotwave.execution.structured_log import CampaignLog
 from pilotwave.execution.telemetry import Telemetry
 from pilotwave.execution.workers import (
@@ -41,9 +40,7 @@ from pilotwave.execution.workers import (
     WorkerEvent,
     WorkerFacts,
 )
-from pilotwave.protocols import Backbone, Constraint, QueryContext
-
-Request = TypeVar("Request", GenerationRequest, EvaluationRequest)
+from pilotwave.protocols import Backbone, Constraint
 
 
 class InlineRuntimeConfig(RuntimeConfig):
@@ -115,44 +112,47 @@ class InlineWorkers:
 
     def __init__(self, job: CampaignJob) -> None:
         config = job.config
-        self.evaluators = config.runtime.evaluators
         self.generators = config.runtime.generators_in_use
         self._config: CampaignConfig = config
         self._events: queue.SimpleQueue[WorkerEvent] = queue.SimpleQueue()
         self._logs = RunDirectory(job.run_dir).logs
         self._models: queue.SimpleQueue[Model] = queue.SimpleQueue()
-        receipts = RunDirectory(job.run_dir).receipts
-        self._hosts: list[OracleHost] = [
-            open_oracle_host(config.oracle, receipts, f"evaluator-{number}") for number in range(self.evaluators)
-        ]
-        self._idle: queue.SimpleQueue[OracleHost] = queue.SimpleQueue()
+        self._evaluators = InlineEvaluators(
+            config.oracle, config.runtime, RunDirectory(job.run_dir).receipts, self._events.put
+        )
         self._closed = threading.Event()
 
     def start(self) -> WorkerFacts:
         """Loads the model while the oracle processes start."""
         config = self._config.runtime
         torch.set_num_threads(config.generator_threads)
-        with ThreadPoolExecutor(self.evaluators, thread_name_prefix="start") as pool:
-            starting = [pool.submit(host.start) for host in self._hosts]
-            loaded = self._load(devices_of(config.device, self.generators))
-            identities = [future.result() for future in starting]
-        for host in self._hosts:
-            self._idle.put(host)
+        self._evaluators.launch()
+        loaded = self._load(devices_of(config.device, self.generators))
         for model in loaded:
             self._models.put(model)
-        return WorkerFacts.of(loaded[0].backbone, identities[0])
+        return WorkerFacts.of(loaded[0].backbone, self._evaluators.ready())
+
+    @property
+    def evaluators(self) -> int:
+        """How many questions can be in flight now."""
+        return self._evaluators.up
 
     def preflight(self) -> None:
-        """Asks the first evaluator the known question."""
-        self._hosts[0].preflight()
+        """Asks an evaluator the known question."""
+        self._evaluators.preflight()
 
     def generate(self, request: GenerationRequest) -> None:
         """Hands a proposal to a thread with an idle model."""
-        self._in_background(self._generate, request)
+        # A daemon thread: an interrupted driver must not wait for a model in the middle of a batch.
+        threading.Thread(target=self._generate, args=(request,), daemon=True).start()
 
     def evaluate(self, request: EvaluationRequest) -> None:
         """Hands a question to an idle evaluator's thread."""
-        self._in_background(self._evaluate, request)
+        self._evaluators.evaluate(request)
+
+    def backlog(self, waiting: int) -> None:
+        """Lets the pool grow or shrink."""
+        self._evaluators.backlog(waiting)
 
     def wait(self, timeout: float) -> list[WorkerEvent]:
         """Returns what has ended."""
@@ -170,12 +170,7 @@ class InlineWorkers:
         if self._closed.is_set():
             return
         self._closed.set()
-        for host in self._hosts:
-            host.close()
-
-    def _in_background(self, work: Callable[[Request], None], request: Request) -> None:
-        # Daemon threads: an interrupted driver must not wait for a model in the middle of a batch.
-        threading.Thread(target=work, args=(request,), daemon=True).start()
+        self._evaluators.close()
 
     def _load(self, devices: Sequence[str]) -> list[Model]:
         models: list[Model] = []
@@ -198,15 +193,6 @@ class InlineWorkers:
         finally:
             self._models.put(model)
         self._events.put(event)
-
-    def _evaluate(self, request: EvaluationRequest) -> None:
-        host = self._idle.get()
-        try:
-            context = QueryContext(request.query_id, request.attempt)
-            evaluation = host.evaluate(request.sample, context, request.time_limit)
-        finally:
-            self._idle.put(host)
-        self._events.put(evaluation)
 
 
 __all__ = ["InlineRuntime", "InlineRuntimeConfig", "InlineWorkers"]

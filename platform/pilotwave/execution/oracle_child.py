@@ -17,8 +17,8 @@ from pilotwave import errors
 from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InfrastructureError, InputError, PilotwaveError
 from pilotwave.execution.frames import receive_frame, send_frame
-from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, one_line
-from pilotwave.execution.receipts import hold, write_receipt
+from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, one_line, withdrawn
+from pilotwave.execution.receipts import Asker, hold, write_receipt
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation
@@ -65,10 +65,17 @@ class StartupFailure:
 
 @dataclass(frozen=True)
 class Question:
-    """A request for one evaluation; the reply is an :class:`Evaluation`."""
+    """A request for one evaluation; the reply is an :class:`Evaluation`.
+
+    Attributes:
+        sample: What is judged.
+        context: The id and attempt.
+        asker: Where its receipt goes, if not where all of this worker's go.
+    """
 
     sample: Sample
     context: QueryContext
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +120,22 @@ def _known_answer(oracle: Oracle) -> object:
 
 
 def _answer(oracle: Oracle, question: Question, startup: Startup) -> Evaluation:
+    if question.asker is not None:
+        return ask_for(question.asker, oracle, question.sample, question.context, startup.worker)
     evaluation = ask(oracle, question.sample, question.context, startup.worker)
     if startup.receipts_dir is not None and question.context.query_id != PREFLIGHT_ID:
         leave_receipt(startup.receipts_dir, evaluation)
     return evaluation
+
+
+def ask_for(asker: Asker, oracle: Oracle, sample: Sample, context: QueryContext, worker: str) -> Evaluation:
+    """Asks on behalf of a driver, with the receipt in its run, unless a newer driver has taken the question up."""
+    with asker.asking() as wanted:
+        if not wanted:
+            return withdrawn(context, worker)
+        evaluation = ask(oracle, sample, context, worker)
+        leave_receipt(asker.receipts, evaluation)
+        return evaluation
 
 
 def leave_receipt(directory: Path, evaluation: Evaluation) -> None:
@@ -133,6 +152,7 @@ __all__ = [
     "Question",
     "Startup",
     "StartupFailure",
+    "ask_for",
     "build_oracle",
     "leave_receipt",
     "serve",

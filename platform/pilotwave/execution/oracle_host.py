@@ -14,10 +14,10 @@ from typing import Protocol
 from pilotwave.config.components import OracleConfig
 from pilotwave.errors import InputError, PilotwaveError, PreflightError
 from pilotwave.execution.log_capture import asking
-from pilotwave.execution.oracle_child import OracleSource, StartupFailure, build_oracle, leave_receipt
+from pilotwave.execution.oracle_child import OracleSource, StartupFailure, ask_for, build_oracle, leave_receipt
 from pilotwave.execution.oracle_process import DEFAULT_TIME_LIMIT, OracleProcess
 from pilotwave.execution.question import PREFLIGHT_ID, OracleIdentity, ask, check_known_answer, never_asked
-from pilotwave.execution.receipts import hold
+from pilotwave.execution.receipts import Asker, hold
 from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.types import Evaluation, Failure, Status
@@ -40,8 +40,21 @@ class OracleHost(Protocol):
         """Builds the oracle if that has not happened; raises a PilotwaveError if it cannot be built."""
         ...
 
-    def evaluate(self, sample: Sample, context: QueryContext, time_limit: float | None = None) -> Evaluation:
-        """Asks one question; never raises for what an oracle does."""
+    def evaluate(
+        self,
+        sample: Sample,
+        context: QueryContext,
+        time_limit: float | None = None,
+        asker: Asker | None = None,
+    ) -> Evaluation:
+        """Asks one question; never raises for what an oracle does.
+
+        Args:
+            sample: What is judged.
+            context: The id and attempt.
+            time_limit: Seconds for this question; default: the configuration's.
+            asker: On whose behalf, if receipts do not all go to one run.
+        """
         ...
 
     def preflight(self) -> Evaluation | None:
@@ -82,7 +95,13 @@ class ThreadOracle:
         """
         return OracleIdentity.of(self._built())
 
-    def evaluate(self, sample: Sample, context: QueryContext, time_limit: float | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        sample: Sample,
+        context: QueryContext,
+        time_limit: float | None = None,
+        asker: Asker | None = None,
+    ) -> Evaluation:
         """Asks one question; an exception of the oracle becomes a failure with its stage."""
         if self._closed:
             failure = Failure("worker", f"{self.name} was closed", True)
@@ -91,10 +110,14 @@ class ThreadOracle:
             oracle = self._built()
         except PilotwaveError as error:
             return never_asked(context, Failure("start", str(error), True), self.name)
-        with asking(self.name, context.query_id, context.attempt, self._receipts_dir):
-            evaluation = ask(oracle, sample, context, self.name)
+        receipts = self._receipts_dir if asker is None else asker.receipts
+        with asking(self.name, context.query_id, context.attempt, receipts):
+            if asker is not None:
+                evaluation = ask_for(asker, oracle, sample, context, self.name)
+            else:
+                evaluation = ask(oracle, sample, context, self.name)
             evaluation = self._note_lateness(evaluation, self.time_limit if time_limit is None else time_limit)
-        if self._receipts_dir is not None and context.query_id != PREFLIGHT_ID:
+        if asker is None and self._receipts_dir is not None and context.query_id != PREFLIGHT_ID:
             leave_receipt(self._receipts_dir, evaluation)
         return evaluation
 

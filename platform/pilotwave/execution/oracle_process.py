@@ -25,7 +25,7 @@ from pilotwave.execution.question import (
     one_line,
     unanswered,
 )
-from pilotwave.execution.receipts import read_receipt
+from pilotwave.execution.receipts import Asker, read_receipt
 from pilotwave.execution.worker_process import SINGLE_THREADED, WorkerDiedError, WorkerProcess, deadline_after
 from pilotwave.protocols import KnownAnswer, QueryContext
 from pilotwave.samples import Sample
@@ -113,7 +113,13 @@ class OracleProcess:
             self._answers = 0
         return self._identity
 
-    def evaluate(self, sample: Sample, context: QueryContext, time_limit: float | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        sample: Sample,
+        context: QueryContext,
+        time_limit: float | None = None,
+        asker: Asker | None = None,
+    ) -> Evaluation:
         """Asks one question; whatever happens is in the evaluation, nothing is raised.
 
         A failure to start has the stage ``"start"``, the death of the process ``"worker"``, one for holding too
@@ -125,12 +131,15 @@ class OracleProcess:
             sample: What is judged.
             context: The id and attempt.
             time_limit: Seconds for this question; default: the configuration's.
+            asker: On whose behalf, if receipts do not all go to one run.
         """
         limit = self.time_limit if time_limit is None else time_limit
-        with asking(self.name, context.query_id, context.attempt, self._startup.receipts_dir):
-            return self._evaluate(sample, context, limit)
+        receipts = self._startup.receipts_dir if asker is None else asker.receipts
+        with asking(self.name, context.query_id, context.attempt, receipts):
+            return self._evaluate(Question(sample, context, asker), limit)
 
-    def _evaluate(self, sample: Sample, context: QueryContext, limit: float) -> Evaluation:
+    def _evaluate(self, question: Question, limit: float) -> Evaluation:
+        context = question.context
         try:
             worker = self._ready_worker()
         except PilotwaveError as error:
@@ -140,17 +149,17 @@ class OracleProcess:
         started, before = time.time(), worker.lines_written
         self._asking = True
         try:
-            reply = _exchange(worker, Question(sample, context), limit)
+            reply = _exchange(worker, question, limit)
             assert isinstance(reply, Evaluation)
             self._answers += 1
             if self._memory_limit is not None and self._answers == 1:
                 self._memory_at_first = worker.memory()
         except TimeoutError:
             failure = Failure("wall-clock limit", f"no answer within {limit:g} s; the oracle's process was killed")
-            reply = self._bury(worker, context, failure, started, Status.TIMED_OUT)
+            reply = self._bury(worker, question, failure, started, Status.TIMED_OUT)
         except WorkerDiedError as error:
             stage = "memory limit" if error.over_memory else "worker"
-            reply = self._bury(worker, context, Failure(stage, one_line(str(error)), True), started)
+            reply = self._bury(worker, question, Failure(stage, one_line(str(error)), True), started)
         finally:
             self._asking = False
         if reply.failure is not None:
@@ -237,14 +246,15 @@ class OracleProcess:
     def _bury(
         self,
         worker: WorkerProcess,
-        context: QueryContext,
+        question: Question,
         failure: Failure,
         started: float,
         status: Status = Status.FAILED,
     ) -> Evaluation:
         """Removes a worker that will not answer, and returns what became of the question."""
         self._drop(worker)
-        directory = self._startup.receipts_dir
+        context, asker = question.context, question.asker
+        directory = self._startup.receipts_dir if asker is None else asker.receipts
         if directory is not None and context.query_id != PREFLIGHT_ID:
             receipt = read_receipt(directory, context.query_id, context.attempt)
             if receipt is not None:

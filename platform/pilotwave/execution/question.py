@@ -95,6 +95,12 @@ def never_asked(context: QueryContext, failure: Failure, worker: str, status: St
     return Evaluation(context.query_id, status, attempt=context.attempt, failure=failure, worker=worker)
 
 
+def withdrawn(context: QueryContext, worker: str) -> Evaluation:
+    """Returns the evaluation of a question that its driver does not want asked any more."""
+    failure = Failure("worker", "withdrawn before it was asked", retryable=True)
+    return never_asked(context, failure, worker, Status.CANCELLED)
+
+
 def check_known_answer(identity: OracleIdentity, known: KnownAnswer, evaluation: Evaluation) -> None:
     """Compares the answer to the known question with what is known.
 
@@ -132,4 +138,5 @@ __all__ = [
     "never_asked",
     "one_line",
     "unanswered",
+    "withdrawn",
 ]

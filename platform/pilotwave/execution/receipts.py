@@ -2,7 +2,8 @@
 
 The process that asked the oracle writes ``<query_id>.<attempt>.json`` durably and only then acknowledges.
 On resume the driver adopts the receipts that its ledger does not know, and discards each once the ledger
-holds it. May import :mod:`pilotwave.archive.records` and the standard library.
+holds it. Workers that outlive a driver ask for it only while no newer one has begun (:class:`Asker`).
+May import :mod:`pilotwave.archive.records` and the standard library.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +24,33 @@ from pilotwave.types import Evaluation
 
 _SUFFIX = ".json"
 _LOCK = ".lock"
+_DRIVER = ".driver"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """On whose behalf a worker asks that is not the driver's own and may outlive it.
+
+    Attributes:
+        receipts: Of the run.
+        driver: Which driver of the run, see :func:`newest_driver`.
+    """
+
+    receipts: Path
+    driver: str
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[bool]:
+        """Around one question: marks that a receipt may come, and says whether the question may be asked at all.
+
+        It may not if a newer driver has begun: that one has taken up the run's questions and asks them itself. A
+        newer driver names itself first and waits for the mark to go second, so no question falls between.
+        """
+        handle = hold(self.receipts)
+        try:
+            yield newest_driver(self.receipts) == self.driver
+        finally:
+            os.close(handle)
 
 
 def receipt_path(directory: Path, query_id: str, attempt: int) -> Path:
@@ -88,12 +119,26 @@ def hold(directory: Path) -> int:
     return handle
 
 
+def newest_driver(directory: Path) -> str:
+    """Returns the mark of the driver that began last here, an empty text if none did."""
+    try:
+        return (directory / _DRIVER).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def wait_until_quiet(directory: Path, seconds: float) -> bool:
-    """Waits until no process holds the directory: the answers of a killed driver's oracles are all in.
+    """Becomes the newest driver, then waits until no process holds the directory.
+
+    From the first on, nothing is asked any more that an earlier driver left with workers of others; after the
+    second, the answers of its oracles are all in.
 
     Returns:
         False if some process held it all the time.
     """
+    mark = directory / f"{_DRIVER}.{secrets.token_hex(4)}"
+    mark.write_text(secrets.token_hex(8), encoding="utf-8")
+    mark.replace(directory / _DRIVER)
     deadline = time.monotonic() + seconds
     handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -125,8 +170,10 @@ def _sync_directory(directory: Path) -> None:
 
 
 __all__ = [
+    "Asker",
     "discard_receipt",
     "hold",
+    "newest_driver",
     "read_receipt",
     "read_receipts",
     "receipt_path",

@@ -181,15 +181,17 @@ class Workers(Protocol):
     """Generators and a pool of evaluators.
 
     Attributes:
-        evaluators: How many evaluations can be in flight at once.
+        evaluators: How many evaluations can be in flight now; changes where a pool grows and shrinks.
         generators: How many proposals can be made at once.
     """
 
-    evaluators: int
     generators: int
 
+    @property
+    def evaluators(self) -> int: ...
+
     def start(self) -> WorkerFacts:
-        """Loads the model and starts the oracle workers; returns when all are ready.
+        """Loads the model and starts the oracle workers; returns when the model and an oracle are ready.
 
         Raises:
             PilotwaveError: The model or the oracle cannot be loaded.
@@ -210,6 +212,14 @@ class Workers(Protocol):
 
     def evaluate(self, request: EvaluationRequest) -> None:
         """Hands over a question; returns at once. At most ``evaluators`` may be in flight."""
+        ...
+
+    def backlog(self, waiting: int) -> None:
+        """Is told in every turn how many more questions would be asked if there were more evaluators.
+
+        Raises:
+            PilotwaveError: There is no evaluator any more, and none will come.
+        """
         ...
 
     def wait(self, timeout: float) -> Sequence[WorkerEvent]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pilotwave.archive.ledger import Event, EventKind
+from pilotwave.archive.events import Event, EventKind
 
 Line = dict[str, Any]
 """The fields of one line; those that do not apply are missing. See ``docs/observability.md``."""

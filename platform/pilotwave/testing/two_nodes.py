@@ -74,12 +74,20 @@ class TwoNodeCluster:
             AssertionError: They did not come up; the logs are in the message.
         """
         self.storage.mkdir(parents=True, exist_ok=True)
+        self.start_head()
+        self.start_second()
+
+    def start_head(self, options: Sequence[str] = ()) -> None:
+        """Starts the head alone and waits until it is up.
+
+        Args:
+            options: Further ones of ``ray start``.
+        """
         port, client, dashboard = map(str, self._ports[:3])
         head = ["--head", "--port", port, "--ray-client-server-port", client]
-        head += ["--dashboard-host", self._host, "--dashboard-port", dashboard]
+        head += ["--dashboard-host", self._host, "--dashboard-port", dashboard, *options]
         self._start_node("head", self._ports[3:8], head)
         self.wait_until(lambda: self._log_of("head").count("Ray runtime started"), "the head's start")
-        self.start_second()
 
     def start_second(self) -> None:
         """Starts the second node, or starts it again after it was killed."""

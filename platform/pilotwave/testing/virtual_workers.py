@@ -118,6 +118,9 @@ class VirtualWorkers:
         timings = Timings(self.now, self.now + seconds)
         self._push(self.now + seconds, replace(ended, cost=attempt.cost, timings=timings))
 
+    def backlog(self, waiting: int) -> None:
+        """Makes no more of them."""
+
     def wait(self, timeout: float) -> Sequence[WorkerEvent]:
         """Turns the clock to the next event, or by the timeout."""
         deadline = self.now + timeout

@@ -23,6 +23,17 @@ def ray_cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def nothing_shared_is_left(ray_cluster: None) -> Iterator[None]:
+    """Ends what campaigns of a test shared, which would stay for a minute."""
+    yield
+    import ray
+
+    for name in ray.util.list_named_actors(all_namespaces=True):
+        if name["name"].startswith(("evaluators:", "generators:")):
+            ray.kill(ray.get_actor(**name))
+
+
 @pytest.fixture(scope="session")
 def two_nodes() -> Iterator[TwoNodeCluster]:
     """A head and a second node with token authentication; drivers are processes of their own."""

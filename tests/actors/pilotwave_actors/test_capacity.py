@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,16 @@ def test_what_does_not_fit_says_what_there_is(demand: Demand, words: str) -> Non
 def test_several_kinds_share_the_room() -> None:
     with pytest.raises(InputError, match="room for 0 of 1"):
         check_capacity([evaluators(12, CPU=1), evaluators(1, CPU=1)], NODES, grows=False)
+
+
+def test_an_elastic_pool_needs_its_minimum_and_is_told_how_far_it_can_grow() -> None:
+    fewest, generator = evaluators(2, CPU=1), Demand("a generator", "runtime.generator_threads", 1, {"CPU": 4.0})
+    note = check_capacity([replace(fewest, most=64), generator], NODES, grows=False)
+    assert note.startswith("the cluster has room for 8 of at most 64 actors that need CPU 1 each (an evaluator)")
+    assert check_capacity([replace(fewest, most=8), generator], NODES, grows=False) == ""
+    assert check_capacity([replace(fewest, most=64), generator], NODES, grows=True) == ""
+    with pytest.raises(InputError, match="room for 12 of 13"):
+        check_capacity([replace(evaluators(13, CPU=1), most=64)], NODES, grows=False)
 
 
 def test_no_node_at_all() -> None:

@@ -55,3 +55,19 @@ def test_shares_and_utilisation() -> None:
     assert (shares.wall, shares.starting) == (60.0, 10.0)
     assert (shares.generating, shares.evaluating, shares.busy) == (10.0, 30.0, 35.0)
     assert accounting.utilisation() == 40.0 / (2 * 35.0)
+
+
+def test_utilisation_counts_the_evaluators_that_existed_at_each_time() -> None:
+    accounting = Accounting(0.0, 0)
+    assert accounting.utilisation() == 0.0
+    accounting.exist(1, 10.0)
+    accounting.evaluating.append((10.0, 30.0))
+    assert accounting.utilisation() == 1.0
+    accounting.exist(3, 20.0)
+    accounting.exist(3, 25.0)
+    # One for ten seconds, three for the next ten; two of the three have nothing to do.
+    assert accounting.utilisation() == pytest.approx(20 / 40)
+    accounting.exist(1, 30.0)
+    accounting.evaluating.append((30.0, 70.0))
+    assert accounting.utilisation() == pytest.approx(60 / 80)
+    assert accounting.evaluators == 1

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from pilotwave.execution.receipts import (
+    Asker,
     discard_receipt,
+    newest_driver,
     read_receipt,
     read_receipts,
     receipt_path,
+    wait_until_quiet,
     write_receipt,
 )
 from pilotwave.types import Evaluation, Status
@@ -75,3 +78,21 @@ def test_a_directory_that_cannot_be_written_is_an_os_error_and_leaves_nothing(tm
     with pytest.raises(OSError, match="file"):
         write_receipt(blocked, FIRST)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_worker_of_others_asks_only_for_the_newest_driver(tmp_path: Path) -> None:
+    assert newest_driver(tmp_path) == ""
+    assert wait_until_quiet(tmp_path, 0.0)
+    first = Asker(tmp_path, newest_driver(tmp_path))
+    with first.asking() as wanted:
+        assert wanted
+        # The next driver begins, and waits for what is being asked; nothing more is asked for the first one.
+        assert not wait_until_quiet(tmp_path, 0.0)
+        with first.asking() as still_wanted:
+            assert not still_wanted
+    second = Asker(tmp_path, newest_driver(tmp_path))
+    assert second.driver != first.driver
+    assert wait_until_quiet(tmp_path, 0.0)
+    with second.asking() as wanted:  # that was a third one
+        assert not wanted
+    assert read_receipts(tmp_path) == []
