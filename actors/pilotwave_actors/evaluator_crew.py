@@ -21,16 +21,14 @@ from pilotwave.execution.backoff import rest_seconds
 from pilotwave.execution.question import OracleIdentity
 from pilotwave.execution.sizing import PoolSizing
 from pilotwave_actors.evaluator import Evaluator
-from pilotwave_actors.waiting import failure_of
+from pilotwave_actors.waiting import START_DEATHS, failure_of
 
 REVIEW_SECONDS = 0.1
 """How often it is looked at whether the crew has the right size."""
 ROLL_SECONDS = 1.0
 """How often it is looked at whether an idle actor is gone."""
-REST_SECONDS = 1.0
+REST_SECONDS = 0.5
 """How long a number rests after its actor could not start; it doubles each time."""
-HOPELESS_STARTS = 3
-"""After so many failed starts of each number in a row, with none up, there is no hope."""
 
 
 @dataclass(frozen=True)
@@ -274,11 +272,11 @@ class Crew:
         self._dismiss(member)
 
     def _is_hopeless(self) -> bool:
-        """Whether it is the user's fault that none ever started, or each was tried often enough."""
+        """Whether it is the user's fault that none ever started, or none is up and each was tried often enough."""
         if isinstance(self._failure, InputError) and not self._was_up:
             return True
         tried = [self._resting.get(number, (0.0, 0))[1] for number in range(self.sizing.fewest)]
-        return not self._starting and min(tried) >= HOPELESS_STARTS
+        return not self._starting and min(tried) >= START_DEATHS
 
     def _dismiss(self, member: Member) -> None:
         """Kills an actor, also one that is gone or out of reach: it must not come back beside its successor."""
