@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pilotwave.errors import InfrastructureError, InputError, PilotwaveError
+from pilotwave_actors.authentication import say_mode
 from pilotwave_actors.cluster import connected, has_autoscaler, nodes_in_words, through_client
 from pilotwave_actors.packaging import Plugins
 from pilotwave_actors.roll_call import call_the_roll
@@ -49,16 +51,20 @@ class RayTuner:
     """See :class:`pilotwave.tuning.tuner.Tuner`."""
 
     def __init__(self) -> None:
-        import ray.tune  # noqa: F401  # said at once, before anything is made
+        if importlib.util.find_spec("ray") is None:  # said at once; importing it would settle its mode
+            raise ImportError("ray is not installed")
 
     def check(self, study: StudyConfig) -> None:
         """Builds searcher and scheduler once."""
         from pilotwave.tuning.checks import dearest_trial
+
+        dearest = dearest_trial(study)
+        say_mode(_address(dearest))  # before anything imports Ray
         from pilotwave_actors.tune_schedule import open_scheduler
         from pilotwave_actors.tune_search import open_searcher
 
         open_searcher(study)
-        open_scheduler(study, dearest_trial(study).queries)
+        open_scheduler(study, dearest.queries)
 
     def run(self, job: StudyJob, observe: Observer, interrupt: Interrupt) -> StudyOutcome:
         """Connects as a campaign does, and drives the study.
@@ -70,7 +76,7 @@ class RayTuner:
 
         dearest = dearest_trial(job.study)
         runtime = dearest.campaigns[0].config.runtime
-        address = runtime.address if isinstance(runtime, RayRuntimeConfig) else "local"
+        address = _address(dearest)
         plugins = Plugins.of(runtime.plugins if isinstance(runtime, RayRuntimeConfig) else ())
         if address.startswith("ray://"):
             for campaign in dearest.campaigns:
@@ -84,6 +90,11 @@ class RayTuner:
             if where != "local":
                 call_the_roll(where, job.study_dir, plugins.names, on_head=False)
             return drive_study(job, plugins, observe, interrupt)
+
+
+def _address(plan: TrialPlan) -> str:
+    runtime = plan.campaigns[0].config.runtime
+    return runtime.address if isinstance(runtime, RayRuntimeConfig) else "local"
 
 
 def drive_study(job: StudyJob, plugins: Plugins, observe: Observer, interrupt: Interrupt) -> StudyOutcome:

@@ -37,14 +37,14 @@ def settled(study_dir: Path) -> int:
 
 def test_asha_stops_campaigns_that_are_behind_and_nothing_is_lost_or_paid_in_vain(tmp_path: Path) -> None:
     small = SmallStudy(tmp_path, queries=48, delay=0.01)
-    # random search never gets better; what finishes must have been asked everything, what is stopped must not
+    # Random search never gets better. What finishes must have been asked everything, what is stopped must not.
     search = {"algorithm": {"choice": [{"kind": "noise-search"}, {"kind": "random"}]}}
     fields = small.fields(
         search=search,
         searcher="grid",
         samples=None,
         seeds=[0, 1],
-        objective="best",
+        objective="level",
         concurrent_trials=1,
         scheduler={"kind": "asha", "grace": 16, "reduction_factor": 2},
     )
@@ -63,25 +63,32 @@ def test_asha_stops_campaigns_that_are_behind_and_nothing_is_lost_or_paid_in_vai
     assert [state_of(run).spent for run in runs_of(result.study_dir, 1)] == [48, 48]
     asked = small.asked()
     assert len(asked) == settled(result.study_dir) == result.spent
-    # both trials drew the same first batch, since they have the same seeds; within a trial nothing is asked twice
     assert seen[-1].phase == "done"
     assert seen[-1].spent == result.spent
+    figures = json.loads(result.files["json"].read_text())
+    for run, seed in zip(runs_of(result.study_dir, 1), (0, 1), strict=True):
+        with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
+            values = [event.evaluation().value for event in ledger.events() if event.kind is EventKind.SETTLED]
+        assert figures["trials"][0][f"best small {seed}"] == min(value for value in values if value is not None)
+        reference = json.loads((result.study_dir / "references" / f"small-seed-{seed}.json").read_text())
+        assert reference["mean"] == pytest.approx(sum(value or 0.0 for value in values[:8]) / 8)
     campaign = yaml.safe_load(result.files["campaign"].read_text())
     assert campaign["algorithm"]["kind"] == "noise-search"
     assert result.files.keys() == {"table", "json", "parquet", "picture", "campaign"}
 
 
+@pytest.mark.slow
 def test_a_target_ends_campaigns_that_have_met_it_and_the_budget_holds(tmp_path: Path) -> None:
-    small = SmallStudy(tmp_path, queries=32)
+    small = SmallStudy(tmp_path, queries=32, delay=0.1)
     fields = small.fields(
         objective=None, target={"at_most": 1e6}, samples=6, budget=70, concurrent_trials=2, searcher="random"
     )
     easy = Study.from_dict(fields).run(tmp_path / "easy")
     trials = trials_of(easy.study_dir)
     assert all(record.ended is not None and record.ended.loss == 1.0 for record in trials.values())
-    assert easy.spent == len(small.asked()) < 32  # all stopped soon, which left room for more trials than two
-    assert len(trials) > 2
-    assert easy.spent <= 70
+    assert all(record.ended is not None and record.ended.spent < 32 for record in trials.values())
+    assert len(trials) > 2  # all stopped soon, which left room for more than two
+    assert easy.spent == len(small.asked()) <= 70
 
     hard = Study.from_dict({**fields, "target": {"at_most": -1.0}}).run(tmp_path / "hard")
     assert len(trials_of(hard.study_dir)) == 2  # a third might ask 32, and 64 of 70 are spent
@@ -95,12 +102,12 @@ def test_an_interrupt_saves_and_the_study_goes_on_where_it_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_RUN_ID", "a-stray-that-does-not-matter")
-    small = SmallStudy(tmp_path, queries=48, delay=0.03)
-    fields = small.fields(samples=3, concurrent_trials=2, tracking={"kind": "mlflow"})
+    small = SmallStudy(tmp_path, queries=24, delay=0.25)
+    fields = small.fields(samples=2, concurrent_trials=2, tracking={"kind": "mlflow"})
     interrupt = threading.Event()
 
     def observe(progress: StudyProgress) -> None:
-        if progress.spent >= 20:
+        if progress.spent >= 4:
             interrupt.set()
 
     study = Study.from_dict(fields)
@@ -113,21 +120,15 @@ def test_an_interrupt_saves_and_the_study_goes_on_where_it_stood(
     again = Study.of_directory(first.study_dir).run()
     assert again.outcome.finished
     trials = trials_of(again.study_dir)
-    assert [record.status for record in trials.values()] == ["finished"] * 3
-    assert again.spent == 3 * 48 == settled(again.study_dir) == len(small.asked())
-    undisturbed = Study.from_dict(fields).run(tmp_path / "elsewhere" / "study")
-    losses = [
-        [item.ended and item.ended.loss for item in trials_of(place.study_dir).values()]
-        for place in (again, undisturbed)
-    ]
-    assert losses[0] == losses[1]
+    assert [record.status for record in trials.values()] == ["finished"] * 2
+    assert again.spent == 2 * 24 == settled(again.study_dir) == len(small.asked())
 
     runs = tracked(tmp_path)
     assert {name: status for _, name, status in runs} == {
         "study": "FINISHED",
-        **{f"trial-000{number}": "FINISHED" for number in (1, 2, 3)},
+        **{f"trial-000{number}": "FINISHED" for number in (1, 2)},
     }
-    assert len(runs) == 4  # a trial that was taken up again goes on in its run
+    assert len(runs) == 3  # a trial that was taken up again goes on in its run
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         parents = dict(database.execute("SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId'"))
     study_run = next(run for run, name, _ in runs if name == "study")
@@ -139,6 +140,7 @@ def tracked(folder: Path) -> list[tuple[str, str, str]]:
         return list(database.execute("SELECT run_uuid, name, status FROM runs"))
 
 
+@pytest.mark.slow
 def test_trials_on_the_ray_runtime_are_actors_with_evaluators_of_their_own(tmp_path: Path) -> None:
     small = SmallStudy(tmp_path, queries=16)
     fields = small.fields(samples=2, concurrent_trials=4, runtime={"kind": "ray", "evaluators": 1})
@@ -150,6 +152,7 @@ def test_trials_on_the_ray_runtime_are_actors_with_evaluators_of_their_own(tmp_p
     assert any(" of 4 trials fit into the cluster at once" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_trial_that_breaks_is_left_behind_and_a_study_that_breaks_ends(tmp_path: Path) -> None:
     small = SmallStudy(tmp_path, queries=16)
     broken = "raise RuntimeError('no licence')"
@@ -191,6 +194,7 @@ def test_who_searches_and_who_stops_is_known_before_anything_is_made(
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_searcher_of_tune_is_told_again_of_every_trial(tmp_path: Path) -> None:
     pytest.importorskip("optuna", reason="Optuna is not installed")
     small = SmallStudy(tmp_path, queries=16)
@@ -202,17 +206,3 @@ def test_a_searcher_of_tune_is_told_again_of_every_trial(tmp_path: Path) -> None
     points = [[record.point for record in trials_of(each.study_dir).values()] for each in (whole, rest)]
     assert points[0] == points[1]
     assert all(left != right for left, right in itertools.combinations(points[0], 2))
-
-
-def test_the_ledger_of_a_campaign_says_what_its_trial_says(tmp_path: Path) -> None:
-    small = SmallStudy(tmp_path, queries=16)
-    result = Study.from_dict(small.fields(samples=1, objective="best")).run(tmp_path / "study")
-    (run,) = runs_of(result.study_dir, 1)
-    with Ledger.open(run / "ledger.sqlite", read_only=True) as ledger:
-        values = [event.evaluation().value for event in ledger.events() if event.kind is EventKind.SETTLED]
-    figures = json.loads(result.files["json"].read_text())
-    assert figures["trials"][0]["best small 0"] == min(value for value in values if value is not None)
-    first = values[:8]
-    mean = sum(value for value in first if value is not None) / 8
-    reference = json.loads((result.study_dir / "references" / "small-seed-0.json").read_text())
-    assert reference["mean"] == pytest.approx(mean)

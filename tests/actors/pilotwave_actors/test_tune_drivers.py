@@ -61,6 +61,7 @@ class DrivenStudy:
         return said
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_costs_at_most_what_was_in_flight(tmp_path: Path) -> None:
     study = DrivenStudy(tmp_path, 24, 0.1, samples=3, concurrent_trials=2)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -124,3 +125,17 @@ def test_a_driver_on_a_node_saves_on_ctrl_c_and_goes_on(two_nodes: TwoNodeCluste
     assert "pilotwave tune --resume s" in (tmp_path / "driver.log").read_text()
     said = study.tune(command, two_nodes.environment_on_node())
     assert said["queries"] == 64 == len(study.small.asked())
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_a_study_as_a_job_comes_home(two_nodes: TwoNodeCluster, tmp_path: Path) -> None:
+    runtime = {"kind": "ray", "evaluators": 1, "storage": str(two_nodes.storage)}
+    study = DrivenStudy(tmp_path, 16, 0.02, samples=2, concurrent_trials=2, runtime=runtime)
+    submit = ["submit", "study.yaml", "--address", two_nodes.jobs_address, "--run-dir", "tuned", "--output", "s"]
+    done = run_command(submit, two_nodes.environment(), tmp_path, 280)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    assert [record.status for record in study.trials().values()] == ["finished"] * 2
+    assert sum(study.settled()) == 32 == len(study.small.asked())
+    assert (study.study_dir / "best.yaml").exists()
+    assert "trial 2 finished" in done.stdout
