@@ -123,7 +123,9 @@ def check(
         typer.echo(f"{signs[check.outcome]}  {check.what}")
         if check.why:
             typer.echo(f"         {check.why}")
-    typer.echo(f"{len(checks) - len(failed)} of {len(checks)} checks of the contract hold")
+    asked = [check for check in checks if check.outcome != "skipped"]
+    left_out = f", {len(checks) - len(asked)} skipped" if len(asked) < len(checks) else ""
+    typer.echo(f"{len(asked) - len(failed)} of {len(asked)} checks of the contract hold{left_out}")
     return 2 if failed else 0
 
 
