@@ -119,7 +119,7 @@ class Part(BaseModel):
     @field_serializer("oracle")
     def _as_it_was_given(self, oracle: OracleConfig) -> dict[str, Any]:
         """Leaves policies out: one that a later version adds must not change a campaign's identity."""
-        fields = oracle.model_dump(mode="json")
+        fields = oracle.identity()
         kept = {"time_limit"} & oracle.model_fields_set
         return {
             name: value for name, value in fields.items() if name in kept or name not in {*POLICIES, "time_limit"}

@@ -8,9 +8,9 @@ pilotwave_oracles; tblite, xtb, scipy and RDKit only when the oracle is built or
 from __future__ import annotations
 
 import importlib.util
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from pilotwave.config.components import OracleConfig, TimeLimit
 from pilotwave.protocols import Oracle
@@ -34,10 +34,6 @@ XtbProperty = Literal[
 AT_A_MINIMUM = frozenset({"strain", "heat_capacity"})
 """Properties that mean nothing without a relaxation."""
 
-LATER_FIELDS = ("charge", "multiplicity", "solvent", "solvation", "desirability")
-"""Fields that older run directories do not know; at their defaults they are left out of what is written, so
-that a campaign keeps the identity under which it began."""
-
 
 class XtbOracleConfig(OracleConfig):
     """Asks xTB for one property of a molecule at the geometry that was generated, or relaxed from there."""
@@ -47,6 +43,10 @@ class XtbOracleConfig(OracleConfig):
     extra: ClassVar[str | None] = "molecules"
     named_by: ClassVar[str] = "property"
     summary: ClassVar[str] = "xTB quantum chemistry: polarizability, gap, dipole, energies, strain, heat capacity."
+
+    later_fields: ClassVar[frozenset[str]] = frozenset(
+        {"charge", "multiplicity", "solvent", "solvation", "desirability"}
+    )
 
     kind: Literal["xtb"] = "xtb"
     property: XtbProperty = Field(
@@ -115,14 +115,6 @@ class XtbOracleConfig(OracleConfig):
         if self.property == "solvation_energy" and self.solvent is None:
             raise ValueError("property: solvation_energy needs a solvent; set solvent: water, for example")
         return self
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        for name in LATER_FIELDS:
-            if getattr(self, name) == type(self).model_fields[name].default:
-                fields.pop(name, None)
-        return fields
 
     def relaxes(self) -> bool:
         """Says whether the geometry is relaxed, because it was wished or because the property needs it."""

@@ -254,6 +254,9 @@ class CampaignConfig(Section):
     def identity(self) -> str:
         """Returns a digest of all that decides which questions are asked; where it runs does not."""
         fields = self.model_dump(mode="json", exclude={"runtime", "tracking", "budget", "failures", "archive"})
+        for section in ("backbone", "oracle", "algorithm"):
+            fields[section] = getattr(self, section).identity()
+        fields["constraints"] = [constraint.identity() for constraint in self.constraints]
         for policy in OracleConfig.model_fields.keys() - {"kind"}:
             fields["oracle"].pop(policy)  # how patiently it is asked changes no answer
         fields["batch_size"] = self.budget.batch_size

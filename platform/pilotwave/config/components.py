@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -82,14 +82,25 @@ class ComponentConfig(BaseModel):
         packages: Import names that must be installed for this choice, e.g. ``("tblite", "rdkit")``.
         extra: The extra of the distribution that installs them, e.g. ``"molecules"``.
         summary: One line for ``pilotwave list``.
+        later_fields: Fields that run directories of an earlier version do not know. At their defaults they are
+            no part of a campaign's identity, so that one that began under that version can be resumed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     packages: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str | None] = None
     summary: ClassVar[str] = ""
+    later_fields: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
+
+    def identity(self) -> dict[str, Any]:
+        """Returns its fields for JSON, as they count in a campaign's identity."""
+        fields = self.model_dump(mode="json")
+        for name in self.later_fields:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del fields[name]
+        return fields
 
     def missing_packages(self) -> list[str]:
         """Returns the needed packages that are not installed, without importing them."""

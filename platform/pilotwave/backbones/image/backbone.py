@@ -48,6 +48,7 @@ class ImageBackboneConfig(BackboneConfig):
     summary: ClassVar[str] = "clothes, grey 28x28, class-conditional (Fashion-MNIST); or what you trained it on"
     media: ClassVar[str] = "image"
     condition_fields: ClassVar[frozenset[str]] = frozenset({"classes"})
+    later_fields: ClassVar[frozenset[str]] = frozenset({"compiled"})
 
     kind: Literal["image"]
     checkpoint: str = Field(

@@ -58,6 +58,7 @@ class UnitedAtomBackboneConfig(BackboneConfig):
     extra: ClassVar[str | None] = "molecules"
     media: ClassVar[str] = "molecule"
     condition_fields: ClassVar[frozenset[str]] = frozenset({"atoms"})
+    later_fields: ClassVar[frozenset[str]] = frozenset({"compiled"})
     chemistry: ClassVar[Chemistry]
     """Of the built-in weights."""
 

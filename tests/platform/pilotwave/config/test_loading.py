@@ -246,3 +246,22 @@ def test_a_relative_path_starts_at_the_campaign_file(tmp_path: Path, section: st
     text = MINIMAL.replace("{kind: analytic}", f"{{kind: {section}, {key}: models/mine.bin}}")
     config = load(folder, text)
     assert str(getattr(config.backbone, key)) == str(folder / "models" / "mine.bin")
+
+
+@pytest.mark.parametrize(
+    ("file", "identity"),
+    [
+        (
+            "backbone: {kind: molecule}\noracle: {kind: xtb}\n"
+            "constraints: [{kind: structure}, {kind: synthesizability}]\n",
+            "f91bcfa6e533543e007153aa59a488562f111876f1988960f4d929a9568b65eb",
+        ),
+        (
+            "backbone: {kind: image}\noracle: {kind: jpeg}\n",
+            "e6bf8e5d79d84d7f5230a474ce714df5deb2cfe5d2618ad01fc0712eda2ab581",
+        ),
+    ],
+)
+def test_campaigns_that_began_under_version_0_1_can_be_resumed(tmp_path: Path, file: str, identity: str) -> None:
+    """A field that was added since has to stand in its component's later_fields, or every old run is refused."""
+    assert load(tmp_path, f"{file}budget: {{queries: 16}}\n").identity() == identity
