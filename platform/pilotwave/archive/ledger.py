@@ -262,9 +262,14 @@ class Ledger:
 
     def feasible_identities(self) -> set[str]:
         """Returns the identities of all samples that an oracle may be or was asked about."""
+        return set(self.each_feasible_identity())
+
+    def each_feasible_identity(self) -> Iterator[str]:
+        """Yields those one by one, a repeated one several times: there may be millions."""
         query = "SELECT identity FROM candidates WHERE infeasible IS NULL AND identity IS NOT NULL"
         with _storage_errors(self.path):
-            return {row[0] for row in self._connection.execute(query)}
+            for (identity,) in self._connection.execute(query):
+                yield identity
 
     def identities(self) -> list[tuple[str, str | None, str | None]]:
         """Returns of each candidate, in the order made: its id, its sample's identity, and why it is infeasible."""

@@ -48,15 +48,17 @@ class RunningState(CampaignState):
     def of(cls, events: Iterable[Event]) -> Self:
         """Reduces the events of a ledger, in order; of the proposals that are over only the last one is here."""
         state = cls()
-        over: list[int] = []
         for event in events:
-            state.apply(event)
-            if event.kind in (EventKind.TOLD, EventKind.GENERATED):
-                over += [number for number in state.complete if number not in over and state.is_told(number)]
-                while len(over) > 1:
-                    over.sort()
-                    state.let_go(over.pop(0))
+            state.follow(event)
         return state
+
+    def follow(self, event: Event) -> None:
+        """Takes one more event into account, as somebody does who only looks on, and lets go of what is over."""
+        self.apply(event)
+        if event.kind in (EventKind.TOLD, EventKind.GENERATED):
+            over = sorted(number for number in self.complete if self.is_told(number))
+            for number in over[:-1]:
+                self.let_go(number)
 
     def apply(self, event: Event) -> None:
         """Takes one more event into account."""

@@ -31,15 +31,11 @@ def status(
         watch(run_dir, json_output=json_output)
         return
     from pilotwave.archive.run_directory import RunDirectory
-    from pilotwave.report.learning_curve import learning_curve
-    from pilotwave.report.ranking import best
-    from pilotwave.report.recorded_run import RecordedRun
+    from pilotwave.report.summary import RunSummary
 
     directory = RunDirectory(run_dir)
-    run = RecordedRun.read(directory.path)
-    config, state = directory.config(), run.state
-    ranked = best(run, 1)
-    curve = learning_curve(run)
+    run = RunSummary.read(directory)
+    config, state = run.config, run.state
     at_work = directory.is_locked()
     at_work_on = "paused" if state.paused else "draining" if state.draining else "running"
     doing = at_work_on if at_work else state.stopped or "killed"
@@ -59,11 +55,11 @@ def status(
         "wall_hours": limits.wall_hours,
         "ended_by": state.ended_by or None,
         "open": len(state.open_queries()),
-        "proposals": len(state.proposals),
-        "best": ranked[0].value if ranked else None,
-        "best_label": ranked[0].label if ranked else None,
+        "proposals": state.proposed,
+        "best": run.best,
+        "best_label": run.best_label,
         "unit": run.unit,
-        "batch_mean": curve[-1].mean if curve else None,
+        "batch_mean": run.batch_mean,
         "active_seconds": state.active_seconds,
         "last_event": state.last_time,
     }

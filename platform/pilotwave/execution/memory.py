@@ -277,7 +277,7 @@ class CampaignMemory:
         asked = replay(self._run, self._ledger, self.state, self._objective, algorithm, before=first)
         unmade = sorted(number for number, item in self.state.proposals.items() if not item.generated)
         self.unfinished = [asked[number] for number in unmade]
-        self.known = KnownSamples(self._ledger.feasible_identities())
+        self.known = KnownSamples(self._ledger.each_feasible_identity())
         open_ids = [*self.state.untold, *self.state.remembered]
         self.candidates = {candidate.query_id: candidate for candidate in self._ledger.candidates(open_ids)}
         self._untold = {query_id: None for query_id in self.state.settled if query_id in self.state.untold}

@@ -15,8 +15,8 @@ from typing import Any
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
 from pilotwave.archive.run_directory import RunDirectory
+from pilotwave.archive.running_state import RunningState
 from pilotwave.archive.spending import SECONDS_PER_HOUR, Limits
-from pilotwave.archive.state import CampaignState
 from pilotwave.types import Evaluation, Status
 
 RATE_SECONDS = 300.0
@@ -115,7 +115,7 @@ class RunWatch:
         self._run = RunDirectory(run_dir)
         self._config = self._run.config()
         self._clock = clock
-        self._state = CampaignState()
+        self._state = RunningState()
         self._since: float | None = None
         self._paid: deque[tuple[float, float, bool]] = deque()
         self._failures: Counter[str] = Counter()
@@ -134,7 +134,7 @@ class RunWatch:
         best = self._best
         with Ledger.open(self._run.ledger_file, read_only=True) as ledger:
             for event in ledger.events(self._state.sequence):
-                self._state.apply(event)
+                self._state.follow(event)
                 self._note(event)
             if self._best is not None and self._best != best:
                 sample = ledger.candidate(self._best[1]).sample
