@@ -140,7 +140,7 @@ def sendable(job: StudyJob, plugins: Plugins) -> Callable[[TrialPlan], TrialPlan
             config = plugins.rewritten(campaign.config)
             if isinstance(config.runtime, RayRuntimeConfig):
                 changes: dict[str, Any] = {"address": "local", "plugins": ()}
-                if _may_share() and getattr(config.runtime, "share", None) is None:
+                if config.runtime.share is None:
                     changes["share"] = share
                 config = config.model_copy(update={"runtime": config.runtime.model_copy(update=changes)})
             campaigns.append(dataclasses.replace(campaign, config=config))
@@ -228,27 +228,27 @@ def _trial_cpus(plan: TrialPlan) -> float:
     return float(sum(runtime.evaluators + runtime.generator_threads for runtime in inline)) or TRIAL_CPU
 
 
-def _demands(plan: TrialPlan, count: int) -> list[Any]:
+def _demands(study: StudyConfig, plan: TrialPlan, count: int) -> list[Any]:
+    """Returns what so many trials occupy: campaigns with equal oracles or backbones share them."""
     from pilotwave_actors.capacity import Demand
 
-    demands = [Demand("a trial", "runtime.evaluators", count, {"CPU": _trial_cpus(plan)})]
-    shared: dict[str, Any] = {}
+    found: dict[tuple[str, str], Any] = {}
     for campaign in plan.campaigns:
         runtime = campaign.config.runtime
         if isinstance(runtime, RayRuntimeConfig):
-            oracle = campaign.config.model_dump_json(include={"oracle"})
             for each in RayRuntime(runtime).demands():
-                if _may_share() and each.what == "an evaluator":
-                    shared[oracle] = each
-                else:
-                    demands.append(dataclasses.replace(each, count=count * each.count))
-    demands += shared.values()
-    return demands
+                sections = {"oracle"} if each.what == "an evaluator" else {"backbone", "constraints"}
+                key = campaign.config.model_dump_json(include=sections)
+                found[each.what, key] = dataclasses.replace(
+                    each, count=each.count * _copies(study, sections, count)
+                )
+    trial = Demand("a trial", "runtime.evaluators", count, {"CPU": _trial_cpus(plan)})
+    return [trial, *found.values()]
 
 
-def _may_share() -> bool:
-    """Says whether campaigns of one cluster can share evaluators."""
-    return "share" in RayRuntimeConfig.model_fields
+def _copies(study: StudyConfig, sections: set[str], trials: int) -> int:
+    """All trials share what the search leaves alone; where it does not, each may have its own."""
+    return trials if any(name.partition(".")[0] in sections for name in study.search) else 1
 
 
 def _concurrent(study: StudyConfig, plan: TrialPlan) -> tuple[int, str]:
@@ -268,12 +268,12 @@ def _concurrent(study: StudyConfig, plan: TrialPlan) -> tuple[int, str]:
         return study.concurrent_trials, ""
     for count in range(study.concurrent_trials, 1, -1):
         try:
-            check_capacity(_demands(plan, count), nodes, grows=False)
+            check_capacity(_demands(study, plan, count), nodes, grows=False)
         except InputError:
             continue
         short = f"{count} of {study.concurrent_trials} trials fit into the cluster at once"
         return count, "" if count == study.concurrent_trials else short
-    check_capacity(_demands(plan, 1), nodes, grows=False)
+    check_capacity(_demands(study, plan, 1), nodes, grows=False)
     wanted = study.concurrent_trials
     return 1, "" if wanted == 1 else f"1 of {wanted} trials fits into the cluster at once"
 
@@ -286,7 +286,8 @@ def _logical_cpus(study: StudyConfig, plan: TrialPlan) -> int:
         resources = runtime.evaluator_resources if isinstance(runtime, RayRuntimeConfig) else {}
         generators = getattr(runtime, "generators", 1) * runtime.generator_threads
         needed += runtime.evaluators * resources.get("CPU", 1.0) + generators
-    return max(os.cpu_count() or 1, int(needed * study.concurrent_trials) + 2)
+    # Twice: workers that a trial has shared stay for a minute when it has ended.
+    return max(os.cpu_count() or 1, int(2 * needed * study.concurrent_trials) + 2)
 
 
 @contextmanager

@@ -141,15 +141,24 @@ def tracked(folder: Path) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.slow
-def test_trials_on_the_ray_runtime_are_actors_with_evaluators_of_their_own(tmp_path: Path) -> None:
-    small = SmallStudy(tmp_path, queries=16)
-    fields = small.fields(samples=2, concurrent_trials=4, runtime={"kind": "ray", "evaluators": 1})
-    notes: list[str] = []
-    result = Study.from_dict(fields).run(tmp_path / "study", observe=lambda seen: notes.append(seen.note))
-    assert [record.status for record in trials_of(result.study_dir).values()] == ["finished"] * 2
-    assert result.spent == 32 == len(small.asked())
-    # six processors; each trial needs one for its model, and one for its evaluator or a share of one
-    assert any(" of 4 trials fit into the cluster at once" in note for note in notes)
+def test_trials_on_the_ray_runtime_share_evaluators(tmp_path: Path) -> None:
+    small = SmallStudy(tmp_path, queries=16, delay=0.05)
+    runtime = {"kind": "ray", "evaluators": 2, "mode": "asynchronous"}
+    fields = small.fields(samples=3, concurrent_trials=3, runtime=runtime)
+    result = Study.from_dict(fields).run(tmp_path / "study")
+    assert [record.status for record in trials_of(result.study_dir).values()] == ["finished"] * 3
+    assert result.spent == 48 == len(small.asked())
+    evaluators = {
+        evaluation.worker
+        for trial in (1, 2, 3)
+        for run in runs_of(result.study_dir, trial)
+        for evaluation in state_of(run).settled.values()
+    }
+    assert 1 <= len(evaluators) <= 2
+    many = {**fields, "runtime": {**runtime, "evaluators": 64}}
+    with pytest.raises(InputError, match="room for"):
+        Study.from_dict(many).run(tmp_path / "many")
+    assert not (tmp_path / "many").exists()
 
 
 @pytest.mark.slow
