@@ -23,6 +23,7 @@ LOG_SECONDS = 10.0
 """Without a terminal a line is printed this often, and whenever a trial ends."""
 ROWS = 14
 """So many trials are shown while it runs: those at work, and the best of the others."""
+VALUE_WIDTH = 36
 STYLES = {"running": "cyan", "failed": "red", "stopped": "dim"}
 
 
@@ -85,13 +86,14 @@ class StudyScreen:
             self._print(_line(progress))
 
     def _panel(self, progress: StudyProgress) -> Group:
-        bar = Table.grid(padding=(0, 2))
         ended = sum(row.status not in ("running", "open") for row in progress.trials)
         if progress.budget is None:
-            measure = ProgressBar(total=max(progress.samples, 1), completed=ended, width=40)
+            measure = ProgressBar(total=max(progress.samples, 1), completed=ended, width=60)
         else:
-            measure = ProgressBar(total=progress.budget, completed=min(progress.spent, progress.budget), width=40)
-        bar.add_row(measure, _line(progress))
+            measure = ProgressBar(total=progress.budget, completed=min(progress.spent, progress.budget), width=60)
+        bar = Table.grid()
+        bar.add_row(measure)
+        bar.add_row(Text(_line(progress), overflow="ellipsis", no_wrap=True))
         if not progress.trials:
             return Group(bar)
         table = _table(self._study)
@@ -131,17 +133,19 @@ def trials_table(study: StudyConfig, records: Sequence[TrialRecord], count: int 
 def _table(study: StudyConfig) -> Table:
     from pilotwave.tuning.plans import objective_of
 
-    heads = {"queries_to_target": "to the target", "level": "mean level", "best": "best level"}
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("trial", justify="right")
+    heads = {"queries_to_target": "to target", "level": "mean level", "best": "best level"}
+    shorts = [name.rpartition(".")[2] for name in study.search]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+    table.add_column("trial", justify="right", no_wrap=True)
     for name in study.search:
-        table.add_column(name.removeprefix("algorithm."), overflow="fold")
-    table.add_column("after", justify="right")
-    table.add_column(heads[objective_of(study)], justify="right")
-    if objective_of(study) == "queries_to_target":
-        table.add_column("reached", justify="right")
-    table.add_column("asked", justify="right")
-    table.add_column("")
+        short = name.rpartition(".")[2]
+        head = short if shorts.count(short) == 1 else name
+        table.add_column(head, max_width=VALUE_WIDTH, overflow="fold")
+    figures = ["after", heads[objective_of(study)]]
+    figures += ["reached"] if objective_of(study) == "queries_to_target" else []
+    for head in (*figures, "asked"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     return table
 
 

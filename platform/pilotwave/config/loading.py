@@ -31,6 +31,8 @@ def load_campaign(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
         ConfigError: One line that says what was expected, what came and where.
     """
     fields, lines = read_yaml(path)
+    if {"search", "campaign"} <= fields.keys():
+        raise ConfigError(f"{path} is a study, not a campaign; run it with: pilotwave tune {path}")
     for override in overrides:
         apply_override(fields, override)
     return check_campaign(fields, source=str(path), base_dir=path.parent, lines=lines)
