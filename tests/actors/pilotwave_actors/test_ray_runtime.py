@@ -54,6 +54,28 @@ def test_an_actor_that_is_killed_costs_nothing_but_time(tmp_path: Path, actor: s
     )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_optimizer_that_dies_and_dies_is_given_up_in_one_line(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.wait(2.0):  # time enough to be looked at, none to answer anything
+            for pid in pids_of_actor("Optimizer"):
+                os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    oracle = FaultyOracleConfig(delay=30.0, knows=False)
+    try:
+        killer.start()
+        with pytest.raises(InfrastructureError, match=r"died 4 times in a row.*pilotwave resume"):
+            campaign(oracle, {"kind": "ray", "evaluators": 2}).run(tmp_path / "run")
+    finally:
+        done.set()
+        killer.join()
+    assert not pids_of_actor("Optimizer")
+
+
 def test_inline_and_ray_give_the_same_campaign(tmp_path: Path) -> None:
     runs = [
         campaign(FaultyOracleConfig(), {"kind": kind, "mode": "synchronous"}).run(tmp_path / kind).run_dir
