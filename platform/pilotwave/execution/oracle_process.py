@@ -224,7 +224,7 @@ class OracleProcess:
         room = self._memory_limit - self._memory_at_first
         return worker.memory() > self._memory_at_first + FULL * room
 
-    def _launch(self) -> OracleIdentity:
+    def _launch(self, *, again: bool = True) -> OracleIdentity:
         with self._lock:
             if self._closed:
                 raise InfrastructureError(f"{self.name} is closed")
@@ -234,6 +234,8 @@ class OracleProcess:
         except (TimeoutError, WorkerDiedError) as error:
             self._drop(worker)
             _quote(worker)
+            if again and isinstance(error, WorkerDiedError) and not error.over_memory:
+                return self._launch(again=False)  # somebody may have killed it: once is no reason to give up
             why = f"was not ready within {self._start_limit:g} s" if isinstance(error, TimeoutError) else error
             raise InfrastructureError(f"the oracle of {self.name} could not be started: {why}") from error
         if isinstance(reply, StartupFailure):

@@ -85,6 +85,7 @@ class Report:
         kills: As they were.
         resumes: How often the campaign was resumed.
         needed: How many kills had left it without a driver; so many resumes are due.
+        ends: How many of those kills had not been the driver's: it ended in one line, with exit code 4.
         seconds: Wall time in which it was at work.
         standstill: The longest time without an answer.
     """
@@ -93,6 +94,7 @@ class Report:
     kills: Sequence[Kill]
     resumes: int
     needed: int
+    ends: int
     seconds: float
     standstill: float
 
@@ -150,6 +152,8 @@ class Chaos:
         self._earlier: float = totals.get("seconds", 0.0)
         self._began = time.monotonic()
         self._broken: list[str] = totals.get("broken", [])
+        self._ends: int = totals.get("ends", 0)
+        self._kills_at_start = 0
         self._driver: subprocess.Popen[bytes] | None = None
         self._schedules = [self._schedule(place) for place in range(len(legs))]
 
@@ -169,7 +173,8 @@ class Chaos:
                 self._driver.wait()
         verdict = judge(self.run_dir, self._queries, read_calls(self._record), self.kills, self._seen)
         verdict.broken += self._broken
-        return Report(verdict, self.kills, self._resumes, self._needed, self._seconds_so_far(), self._standstill())
+        counts = self._resumes, self._needed, self._ends
+        return Report(verdict, self.kills, *counts, self._seconds_so_far(), self._standstill())
 
     def _run_all(self) -> None:
         done = len(self.kills)
@@ -193,8 +198,9 @@ class Chaos:
         return self._earlier + time.monotonic() - self._began
 
     def _save_totals(self) -> None:
-        totals = {"resumes": self._resumes, "needed": self._needed, "seconds": self._seconds_so_far()}
-        self._totals_file.write_text(json.dumps({**totals, "broken": self._broken}))
+        counts = {"resumes": self._resumes, "needed": self._needed, "ends": self._ends}
+        totals = {**counts, "seconds": self._seconds_so_far(), "broken": self._broken}
+        self._totals_file.write_text(json.dumps(totals))
 
     def _schedule(self, number: int) -> list[Strike]:
         """Spreads a leg's kills over its queries at random; all but the last end with a killed driver."""
@@ -225,16 +231,13 @@ class Chaos:
         driver = self._wait(place, driver, lambda settled: settled >= strike.after)
         time.sleep(strike.pause)
         kill: Kill | None = None
-        struck_at = driver
 
         def struck(settled: int) -> bool:
-            nonlocal kill
-            kill = place.strike(strike.kind, struck_at, settled, self._random)
+            nonlocal kill, driver
+            driver = self._alive(place, driver)  # one that ended by itself is replaced before the strike
+            kill = place.strike(strike.kind, driver, settled, self._random)
             return kill is not None
 
-        # With the driver that is at work now; one that ended by itself is replaced before the strike.
-        driver = self._alive(place, driver)
-        struck_at = driver
         if scarce or place.mends_slowly(strike.kind):
             self._set_pace(SLOW)
         self._wait(place, driver, struck, replace=False)
@@ -251,9 +254,9 @@ class Chaos:
             self._needed += 1
             moves_on = strike.after == leg.until
             driver = driver if moves_on else self._drive(place)
-            place.mend(strike.kind)
+            place.mend(strike.kind, driver)
             return None if moves_on else driver
-        place.mend(strike.kind)
+        place.mend(strike.kind, driver)
         return driver
 
     def _set_pace(self, seconds: float) -> None:
@@ -265,6 +268,7 @@ class Chaos:
         """Runs the campaign, or resumes it."""
         begun = (self.run_dir / "ledger.sqlite").exists()
         self._resumes += begun
+        self._kills_at_start = len(self.kills)
         arguments = ["resume", "run"] if begun else ["run", "campaign.yaml", "--run-dir", "run"]
         self._driver = place.drive(arguments, self._folder, self._log)
         return self._driver
@@ -286,6 +290,11 @@ class Chaos:
         code = driver.poll()
         if code is None:
             return driver
+        if code == 4 and len(self.kills) > self._kills_at_start:  # a kill may cost one resume
+            self._needed += 1
+            self._ends += 1
+            self._say(f"the driver ended in one line and is resumed: {self._tail(200)}")
+            return self._drive(place)
         assert code != 0, f"the campaign was over before it was struck: {len(self.kills)} kills so far"
         self._broken.append(f"a driver ended with {code} by itself: {self._tail(300)}")
         self._say(self._broken[-1])
@@ -329,6 +338,9 @@ class Chaos:
 
     def _finish(self, place: Place, driver: subprocess.Popen[bytes]) -> None:
         def ended(settled: int) -> bool:
+            nonlocal driver
+            if driver.poll() == 4 and len(self.kills) > self._kills_at_start:
+                driver = self._alive(place, driver)
             return driver.poll() is not None
 
         self._wait(place, driver, ended, replace=False)

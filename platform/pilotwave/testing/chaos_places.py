@@ -30,7 +30,7 @@ ENDS_OPTIMIZER = frozenset({"optimizer", "raylet", "driver"})
 """What an optimizer on a private cluster cannot live through."""
 NODE_KINDS = frozenset({"raylet", "node", "partition"})
 """What strikes the second node as a whole."""
-EFFECT_SECONDS = 120.0
+EFFECT_SECONDS = 300.0
 """How long what cannot live on may take to be gone."""
 
 _COMMAND = "import sys\nfrom pilotwave.cli import main\nsys.argv[0] = 'pilotwave'\nmain()"
@@ -71,7 +71,7 @@ class Place(Protocol):
         """Says whether a node, or a whole cluster, has to come back after such a kill."""
         ...
 
-    def mend(self, kind: str) -> None:
+    def mend(self, kind: str, driver: subprocess.Popen[bytes]) -> None:
         """Waits until what was struck is gone and does what an operator would."""
         ...
 
@@ -115,11 +115,10 @@ class PrivateCluster:
         """See :class:`Place`."""
         return kind == "raylet"
 
-    def mend(self, kind: str) -> None:
+    def mend(self, kind: str, driver: subprocess.Popen[bytes]) -> None:
         """Nothing to be done but to wait for the cluster that the driver starts."""
         if kind == "raylet":
-            _wait(lambda: self._marked.programs("raylet/raylet"), "another raylet")
-            _wait(lambda: self._marked.actors("Optimizer"), "another optimizer")
+            _wait(lambda: driver.poll() is not None or self._marked.actors("Optimizer"), "another optimizer")
 
     def left(self) -> list[int]:
         """See :class:`Place`: all of it, the cluster too."""
@@ -188,7 +187,7 @@ class OnTwoNodes:
         """See :class:`Place`."""
         return kind in NODE_KINDS
 
-    def mend(self, kind: str) -> None:
+    def mend(self, kind: str, driver: subprocess.Popen[bytes]) -> None:
         """Starts the second node again, once the oracles there had their time to leave receipts."""
         if kind in NODE_KINDS:
             _wait(lambda: not self._second.oracles(), "the oracles of the second node to be gone")
