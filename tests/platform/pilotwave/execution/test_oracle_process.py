@@ -240,6 +240,22 @@ def test_an_oracle_that_cannot_be_built_says_why(
         host.start()
 
 
+def test_an_oracle_that_is_killed_while_it_starts_is_started_once_more(opened: Opener, tmp_path: Path) -> None:
+    slow = FaultyOracleConfig(fault="hang", at_build=True, pid_file=tmp_path / "pids")
+    host = opened(slow, start_limit=5.0)
+
+    def kill() -> None:
+        assert wait_until(lambda: len(pids(tmp_path / "pids")) == 1)
+        os.kill(pids(tmp_path / "pids")[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InfrastructureError, match="was not ready within 5 s"):
+        host.start()
+    killer.join()
+    assert len(pids(tmp_path / "pids")) == 2
+
+
 def test_a_question_to_an_oracle_that_cannot_be_built_fails_and_may_be_tried_again(opened: Opener) -> None:
     evaluation = ask(opened(FaultyOracleConfig(fault="refuse", at_build=True)))
     assert evaluation.failure is not None
