@@ -51,6 +51,11 @@ bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/asynchronous.py --record
 	$(BIN)/python benchmarks/archive.py --record
 	$(BIN)/python benchmarks/archive_store.py --record
+	$(BIN)/python benchmarks/quantum_chemistry.py --record
+	$(BIN)/python benchmarks/judges.py
+	$(BIN)/python benchmarks/runtime.py --record
+	$(BIN)/python benchmarks/scale.py --record
+	$(BIN)/python benchmarks/chaos.py --record
 	for name in analytic analytic-noise analytic-failures settings images images-policies images-others \
 	  molecules molecules-policies molecules-others; do \
 	  $(BIN)/python benchmarks/comparisons.py $$name --record || exit 1; done
