@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pilotwave.config.components import BackboneConfig, ConstraintConfig
 from pilotwave.execution.known import KnownElsewhere, News
@@ -68,7 +68,10 @@ class Generator:
         self._used = time.monotonic()
         self._busy = False
         if linger_seconds is not None:
-            threading.Thread(target=self._end_when_unused, args=(linger_seconds,), daemon=True).start()
+            import ray
+
+            itself = ray.get_runtime_context().current_actor
+            threading.Thread(target=self._end_when_unused, args=(itself, linger_seconds), daemon=True).start()
         self._config = config
         self._constraint_configs = constraints
         self._device = device
@@ -129,13 +132,13 @@ class Generator:
         finally:
             self._busy, self._used = False, time.monotonic()
 
-    def _end_when_unused(self, linger_seconds: float) -> None:
+    def _end_when_unused(self, itself: Any, linger_seconds: float) -> None:
         """Ends this actor when no campaign has used it for so long."""
         import ray
 
         while self._busy or time.monotonic() - self._used < linger_seconds:
             time.sleep(min(1.0, linger_seconds / 4))
-        ray.kill(ray.get_runtime_context().current_actor)
+        ray.kill(itself)
 
     def _build(self) -> tuple[Backbone, list[Constraint]]:
         if self._built is None:

@@ -24,6 +24,8 @@ from pilotwave.testing.faulty_oracles import RecordingOracleConfig
 from pilotwave.testing.small_campaign import answers_of, campaign, state_of, wait_for
 from pilotwave.types import Status
 from pilotwave_actors.evaluator_crew import CrewPlan
+from pilotwave_actors.generator import Generator
+from pilotwave_actors.places import NO_LOGS
 from pilotwave_actors.shared_evaluators import SharedEvaluatorsOwner
 from pilotwave_actors.sharing import NAMESPACE, Sharer, digest_of, find_or_make
 
@@ -158,6 +160,17 @@ def test_an_owner_that_nobody_uses_ends_by_itself(tmp_path: Path) -> None:
     only = sharer(tmp_path, most=1)
     assert ray.get(owner.here.remote(only)) is None
     ray.get(owner.leave.remote(only))
+    wait_for(lambda: not exists(name))
+
+
+def test_a_generator_that_nobody_uses_ends_by_itself(tmp_path: Path) -> None:
+    import ray
+
+    config = campaign(recording(tmp_path), {"kind": "ray"}).config
+    name = f"unused-generator-{tmp_path.name}"
+    arguments = (config.backbone, (), "cpu", 1, "generator-0", NO_LOGS, 0.5)
+    generator = find_or_make(Generator, name, *arguments, num_cpus=0)
+    assert ray.get(generator.facts.remote()).steps == 3
     wait_for(lambda: not exists(name))
 
 
