@@ -24,9 +24,9 @@ from pilotwave.testing.faulty_oracles import RecordingOracleConfig
 from pilotwave.testing.small_campaign import answers_of, campaign, state_of, wait_for
 from pilotwave.types import Status
 from pilotwave_actors.evaluator_crew import CrewPlan
+from pilotwave_actors.evaluators_owner import SharedEvaluatorsOwner
 from pilotwave_actors.generator import Generator
 from pilotwave_actors.places import NO_LOGS
-from pilotwave_actors.shared_evaluators import SharedEvaluatorsOwner
 from pilotwave_actors.sharing import NAMESPACE, Sharer, digest_of, find_or_make
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster", "nothing_shared_is_left")]
