@@ -1,7 +1,7 @@
 """The owner of evaluators that several campaigns share: an actor with a name.
 
-It dispatches: the campaign with the fewest questions at work first, then who waits longest, within the rate limits of
-the oracle, over all. It has no state that matters: who shares says so again with every call. A question is asked
+It dispatches: the campaign with the fewest questions at work first, then who waits longest, within the rate limits
+of the oracle, over all. It has no state that matters: who shares says so again with every call. A question is asked
 only while its driver is the newest of its run (:class:`pilotwave.execution.receipts.Asker`). May import ray and the
 core.
 """
