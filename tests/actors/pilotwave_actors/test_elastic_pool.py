@@ -41,14 +41,14 @@ def test_it_grows_with_the_backlog_shrinks_when_idle_and_loses_nothing(tmp_path:
         wait_for(lambda: pids_of_actor("Evaluator") not in ([], [left]), 120)
         send(run, "resume")
 
-    oracle = recording(tmp_path, delay=1.0, attempts=1)
-    job = campaign(oracle, {**ELASTIC, "evaluators": 3}, queries=40, batch_size=8)
+    oracle = recording(tmp_path, delay=0.7, attempts=1)
+    job = campaign(oracle, {**ELASTIC, "evaluators": 3}, queries=32, batch_size=8)
     result = commanded(job, tmp_path / "run", orders)
-    assert (result.outcome.finished, result.outcome.spent) == (True, 40)
+    assert (result.outcome.finished, result.outcome.spent) == (True, 32)
     state = state_of(result.run_dir)
-    assert (state.answered, state.failed, state.attempted) == (40, 0, 0)
+    assert (state.answered, state.failed, state.attempted) == (32, 0, 0)
     asked = (tmp_path / "finished").read_text().split()
-    assert len(asked) == len(set(asked)) == 40
+    assert len(asked) == len(set(asked)) == 32
 
 
 def test_one_actor_asks_several_questions_at_once(tmp_path: Path) -> None:

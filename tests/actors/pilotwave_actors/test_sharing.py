@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,13 @@ def test_campaigns_share_one_pool_and_one_rate(tmp_path: Path) -> None:
     assert not [*tmp_path.glob("run-*/receipts/*.json")]
 
 
-@pytest.mark.parametrize("victim", ["Optimizer", "SharedEvaluatorsOwner", "Evaluator"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "victim",
+    ["Optimizer", pytest.param("SharedEvaluatorsOwner", marks=SLOW), pytest.param("Evaluator", marks=SLOW)],
+)
 def test_whoever_is_killed_nothing_is_lost(tmp_path: Path, victim: str) -> None:
     oracle = recording(tmp_path, delay=0.1, attempts=4, backoff_seconds=0.05)
     running = Running(tmp_path, oracle, [4, 4], queries=24)
@@ -185,17 +193,20 @@ def exists(name: str) -> bool:
 
 
 def test_who_wants_other_evaluators_is_told_so(tmp_path: Path) -> None:
-    runs = [
-        campaign(
-            recording(tmp_path),
-            {"kind": "ray", "share": tmp_path.name, "evaluator_concurrency": each, "mode": "synchronous"},
-            queries=8,
-        )
-        for each in (1, 2)
-    ]
-    assert runs[0].run(tmp_path / "first").outcome.finished
-    with pytest.raises(InputError, match=r"evaluator_concurrency 1, this campaign wants .*evaluator_concurrency 2"):
-        runs[1].run(tmp_path / "second")
+    import ray
+
+    owner = owner_named(f"terms-{tmp_path.name}", CrewPlan(recording(tmp_path), {}))
+    wanting = replace(sharer(tmp_path, most=1), terms=CrewPlan(recording(tmp_path), {"GPU": 0.5}, 2).terms)
+    refused = ray.get(owner.here.remote(wanting))
+    assert isinstance(refused, InputError)
+    assert re.search(
+        r"have evaluator_resources \{CPU: 1\} and evaluator_concurrency 1, this campaign wants evaluator_resources "
+        r"\{CPU: 1, GPU: 0\.5\} and evaluator_concurrency 2",
+        str(refused),
+    )
+    with pytest.raises(InputError, match="this campaign wants"):
+        ray.get(owner.identity.remote(wanting))
+    assert ray.get(owner.look.remote())["runs"] == []
 
 
 def test_objects_cannot_be_shared(tmp_path: Path) -> None:
