@@ -209,8 +209,8 @@ def section(scenario: Scenario, found: dict[str, Any]) -> str:
         ),
         f"The ledger has {found['ledger']:,.0f} MiB. The driver's peak was {marks['saving: peak']:,.0f} MiB while "
         f"it ran; writing the tables and pictures at the end took {saving:.1f} s of processor time with a peak of "
-        f"{marks['end: peak']:,.0f} MiB. A resumed driver is at work after {resumed['running: processor']:.1f} s of "
-        f"it, imports included, with a peak of {resumed['running: peak']:,.0f} MiB; `pilotwave status` takes "
+        f"{marks['end: peak']:,.0f} MiB. A resumed driver is at work after {resumed['running: processor']:.1f} s "
+        f"of it, imports included, with a peak of {resumed['running: peak']:,.0f} MiB; `pilotwave status` takes "
         f"{status:.1f} s and {status_peak:,.0f} MiB, `pilotwave top` {top:.1f} s and {top_peak:,.0f} MiB.",
     ]
     return "\n\n".join(lines)
