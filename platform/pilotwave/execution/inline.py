@@ -8,6 +8,7 @@ its oracle's process. For laptops, debugging and tests. May import the core.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import queue
 import threading
 import time
@@ -95,6 +96,7 @@ class InlineRuntime:
 class Model:
     """One copy of the model with its own constraints: neither has to bear two threads."""
 
+    name: str
     backbone: Backbone
     constraints: tuple[Constraint, ...]
 
@@ -174,19 +176,22 @@ class InlineWorkers:
 
     def _load(self, devices: Sequence[str]) -> list[Model]:
         models: list[Model] = []
-        for device in devices:
+        for number, device in enumerate(devices):
+            name = f"generator-{number}" if len(devices) > 1 else "generator"
             backbone = self._config.backbone.build(device)
             if any(backbone is model.backbone for model in models):  # one that was given as a Python object
                 backbone = copy.deepcopy(backbone)
-            models.append(Model(backbone, tuple(constraint.build() for constraint in self._config.constraints)))
+            constraints = tuple(constraint.build() for constraint in self._config.constraints)
+            models.append(Model(name, backbone, constraints))
         return models
 
     def _generate(self, request: GenerationRequest) -> None:
         event: WorkerEvent
         model = self._models.get()
         try:
-            with doing(self._logs, worker="generator", proposal=request.proposal.number):
-                event = generate_candidates(model.backbone, model.constraints, request)
+            with doing(self._logs, worker=model.name, proposal=request.proposal.number):
+                made = generate_candidates(model.backbone, model.constraints, request)
+            event = dataclasses.replace(made, worker=model.name) if self.generators > 1 else made
         except Exception as error:  # the model may be the user's: whatever it raises becomes one line
             said = str(error) if isinstance(error, PilotwaveError) else f"{type(error).__name__}: {error}"
             event = GenerationFailed(request.proposal.number, said, retryable=False)

@@ -222,3 +222,20 @@ def test_a_worker_that_is_ended_for_memory_is_given_half_as_much(tmp_path: Path)
     assert state_of(tmp_path / "run").together == 1
     again = drive(tmp_path / "run", lambda: 2.0, 8.0, workers=EndedForMemory, queries=64, batch_size=16)
     assert "tried" not in again.__dict__
+
+
+class Elastic(VirtualWorkers):
+    """A pool of two evaluators that grows with the questions that wait, up to eight."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.evaluators = 2
+
+    def backlog(self, waiting: int) -> None:
+        self.evaluators = max(self.evaluators, min(8, self.in_flight + waiting))
+
+
+def test_an_elastic_pool_is_given_something_to_grow_with(tmp_path: Path) -> None:
+    workers = drive(tmp_path / "run", lambda: 60.0, 2.0, workers=Elastic, batch_size=2, queries=64)
+    assert workers.evaluators == 8
+    assert measured(tmp_path / "run").longest <= 8 + 2 * 2
