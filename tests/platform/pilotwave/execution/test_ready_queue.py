@@ -225,14 +225,15 @@ def test_a_worker_that_is_ended_for_memory_is_given_half_as_much(tmp_path: Path)
 
 
 class Elastic(VirtualWorkers):
-    """A pool of two evaluators that grows with the questions that wait, up to eight."""
+    """A pool of two evaluators that grows, once rates are known, with the questions that wait, up to eight."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.evaluators = 2
 
     def backlog(self, waiting: int) -> None:
-        self.evaluators = max(self.evaluators, min(8, self.in_flight + waiting))
+        if len(self.asked) > 10:
+            self.evaluators = max(self.evaluators, min(8, self.in_flight + waiting))
 
 
 def test_an_elastic_pool_is_given_something_to_grow_with(tmp_path: Path) -> None:
