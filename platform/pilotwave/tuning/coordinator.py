@@ -100,7 +100,12 @@ class StudyCoordinator:
         self._tracked.open(self.study.model_dump(mode="json", exclude={"campaign", "folder"}))
         for record in self.ledger.trials.values():
             (self.directory.trial(record.number) / STOP_FILE).unlink(missing_ok=True)
-            if record.status == "failed" and record.cost:
+            if (
+                record.ended
+                and record.status == "failed"
+                and record.cost
+                and self._fits(record.cost - record.ended.spent)
+            ):
                 self.ledger.retried(record.number)
             if record.ended is None:
                 self._waiting.append(record)
