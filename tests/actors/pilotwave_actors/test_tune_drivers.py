@@ -80,6 +80,7 @@ def test_a_driver_that_is_killed_costs_at_most_what_was_in_flight(tmp_path: Path
     assert again["best"] == said["best"]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_study_through_the_client_runs_on_the_cluster(two_nodes: TwoNodeCluster, tmp_path: Path) -> None:
     runtime = {"kind": "ray", "evaluators": 1}
