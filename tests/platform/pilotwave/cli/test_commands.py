@@ -16,6 +16,9 @@ import pytest
 import yaml
 
 from pilotwave.cli import run as command_line
+from pilotwave.report.learning_curve import learning_curve
+from pilotwave.report.ranking import best
+from pilotwave.report.recorded_run import RecordedRun
 from pilotwave.testing.runtime_contract import state_of
 
 CAMPAIGN = """\
@@ -84,6 +87,10 @@ def test_run_status_top_resume(campaign: Path, say) -> None:  # type: ignore[no-
     top = json.loads(say("top", run_dir, "-n", "3", "--json").out)
     assert len(json.dumps(top)) > 10
     assert "tiny" in say("status", run_dir).out
+    run = RecordedRun.read(Path(run_dir))  # everything in memory, where status keeps nothing of what is over
+    assert (status["best"], status["best_label"]) == (best(run, 1)[0].value, best(run, 1)[0].label)
+    assert status["batch_mean"] == pytest.approx(learning_curve(run)[-1].mean)
+    assert (status["proposals"], status["infeasible"], status["cost"]) == (3, 0, 12.0)
 
     more = say("resume", run_dir, "--set", "budget.queries=15", "--json")
     assert json.loads(more.out)["queries"] == 15
