@@ -97,7 +97,7 @@ class RuntimeContract(ControlContract, FaultsContract):
         assert_same_state(final_algorithm_state(runs[0]), final_algorithm_state(runs[1]))
 
     def test_a_hanging_oracle_holds_up_nobody(self, tmp_path: Path) -> None:
-        recording = self.recording(tmp_path, delay=0.01, time_limit=2.0)
+        recording = self.recording(tmp_path, delay=0.01, time_limit=6.0)  # an evaluator may start late
         oracle = _HangingOnce(**recording.model_dump(exclude={"kind"}))
         runtime = self.runtime(mode="asynchronous", evaluators=2)
         result = campaign(oracle, runtime, queries=16).run(tmp_path / "run")

@@ -27,7 +27,7 @@ def test_a_copy_can_be_gone_on_with(run: Path, tmp_path: Path) -> None:
     data = pack_run(run)
     unpack_run(data, tmp_path / "copy")
     names = {item.name for item in (tmp_path / "copy").iterdir()}
-    assert names == {"campaign.yaml", "ledger.sqlite", "checkpoints", "results", "receipts"}
+    assert names == {"campaign.yaml", "ledger.sqlite", "checkpoints", "results", "receipts", "logs"}
     assert answers_of(tmp_path / "copy") == answers_of(run)
     more = campaign(FaultyOracleConfig(), {"kind": "inline", "mode": "synchronous"}, queries=24)
     assert more.resume(tmp_path / "copy").outcome.spent == 24
