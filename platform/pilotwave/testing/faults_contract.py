@@ -1,6 +1,7 @@
 """What an oracle's faults may cost, in every runtime: that evaluation's attempt and nothing else; as tests.
 
-Part of :class:`pilotwave.testing.runtime_contract.RuntimeContract`. May import: pytest and the core.
+Every runtime passes it besides :class:`pilotwave.testing.runtime_contract.RuntimeContract`. A class of its own,
+because a runtime whose workers take seconds to start wants to run it less often. May import: pytest and the core.
 """
 
 from __future__ import annotations

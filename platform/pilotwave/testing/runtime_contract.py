@@ -27,7 +27,6 @@ from pilotwave.protocols import Oracle, QueryContext
 from pilotwave.samples import Sample
 from pilotwave.storage import load_checkpoint
 from pilotwave.testing.control_contract import ControlContract
-from pilotwave.testing.faults_contract import FaultsContract
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracle, RecordingOracleConfig
 from pilotwave.testing.small_campaign import answers_of, campaign, state_of
 from pilotwave.types import Answer, Status
@@ -69,7 +68,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-class RuntimeContract(ControlContract, FaultsContract):
+class RuntimeContract(ControlContract):
     """Tests of :class:`pilotwave.execution.job.Runtime`."""
 
     @pytest.mark.parametrize("mode", ["synchronous", "asynchronous"])

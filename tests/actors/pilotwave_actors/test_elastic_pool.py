@@ -15,6 +15,7 @@ from pilotwave.archive.run_directory import RunDirectory
 from pilotwave.execution.job import Progress
 from pilotwave.testing.actor_processes import pids_of_actor
 from pilotwave.testing.control_contract import commanded, send
+from pilotwave.testing.faults_contract import FaultsContract
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig, RecordingOracleConfig
 from pilotwave.testing.runtime_contract import RuntimeContract, processes_gone
 from pilotwave.testing.small_campaign import campaign, state_of, wait_for
@@ -28,6 +29,7 @@ def recording(folder: Path, **settings: Any) -> RecordingOracleConfig:
     return RecordingOracleConfig(started_file=folder / "started", finished_file=folder / "finished", **settings)
 
 
+@pytest.mark.slow
 def test_it_grows_with_the_backlog_shrinks_when_idle_and_loses_nothing(tmp_path: Path) -> None:
     """Paused in the middle; while it is small, its idle evaluator is killed, which costs no question anything."""
 
@@ -73,7 +75,7 @@ def test_an_evaluator_imports_no_torch() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_shared_is_left")
-class TestSharedElasticRuntime(RuntimeContract):
+class TestSharedElasticRuntime(RuntimeContract, FaultsContract):
     """The whole contract with evaluators that are shared, elastic, and ask two questions at once."""
 
     def runtime(self, **settings: Any) -> dict[str, Any]:

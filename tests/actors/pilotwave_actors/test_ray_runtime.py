@@ -13,6 +13,7 @@ from pilotwave.campaign import CampaignResult
 from pilotwave.config.loading import check_campaign
 from pilotwave.errors import ConfigError, InfrastructureError
 from pilotwave.testing.actor_processes import pids_of_actor
+from pilotwave.testing.faults_contract import FaultsContract
 from pilotwave.testing.faulty_oracles import FaultyOracleConfig
 from pilotwave.testing.runtime_contract import RuntimeContract, answers_of, campaign, state_of
 
@@ -22,6 +23,17 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 class TestRayRuntime(RuntimeContract):
     def runtime(self, **settings: Any) -> dict[str, Any]:
         return {"kind": "ray", **settings}
+
+
+@pytest.mark.slow
+class TestFaultsOnRay(FaultsContract):
+    def runtime(self, **settings: Any) -> dict[str, Any]:
+        return {"kind": "ray", **settings}
+
+
+def test_a_crash_costs_an_attempt_and_nothing_else(tmp_path: Path) -> None:
+    contract = TestFaultsOnRay()
+    contract.test_retryable_failures_are_tried_again_and_cost_nothing_else(tmp_path, "segfault", "worker")
 
 
 @pytest.mark.parametrize("actor", ["Evaluator", "Generator", "Optimizer"])

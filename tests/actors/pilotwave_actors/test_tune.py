@@ -98,6 +98,7 @@ def test_a_target_ends_campaigns_that_have_met_it_and_the_budget_holds(tmp_path:
     assert 64 <= hard.best.loss <= 96  # censored: twice the budget, and more by what is missing
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_the_study_goes_on_where_it_stood(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
