@@ -124,7 +124,7 @@ def test_redraws_keep_to_what_fits() -> None:
 
 def on(backbone: Backbone, queries: int = 24) -> Campaign:
     job = campaign(
-        FaultyOracleConfig(),
+        FaultyOracleConfig(delay=0.1),  # time for an interrupt to be seen
         {"kind": "inline", "mode": "synchronous", "evaluators": 2},
         queries=queries,
         algorithm={"kind": "fast-direct", "step_size": 0.5},
