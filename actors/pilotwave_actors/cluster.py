@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ CHILDREN_LIVE_ON = ("RAY_kill_child_processes_on_worker_exit", "0")
 """Read by Ray's processes when a node starts. An evaluator that goes down with its optimizer would otherwise take
 the guard of its oracle along, and an answer that is on its way, and paid for, would have no time to leave its
 receipt. The guards end oracles by themselves."""
+CLIENT_PAUSE_SECONDS = 5.0
 LIVES = 4
 """How often what keeps dying (an optimizer, a private cluster) is made in a row with nothing answered between."""
 
@@ -67,10 +69,14 @@ def connected(address: str, logical_cpus: int, plugins: Plugins | None = None) -
         options["runtime_env"] = environment
     try:
         _enter(address, options)
-    except InfrastructureError:
-        if address != "local":
+    except InfrastructureError as error:
+        # Once more: what makes up a private cluster may have been killed meanwhile, and a Ray Client server cannot
+        # give a port away at once that it had given to a client who has just been lost.
+        if address != "local" and "Starting Ray client server failed" not in str(error):
             raise
-        _enter(address, options)  # once more: what makes up a private cluster may have been killed meanwhile
+        if address != "local":
+            time.sleep(CLIENT_PAUSE_SECONDS)
+        _enter(address, options)
     try:
         yield address
     except Exception as error:

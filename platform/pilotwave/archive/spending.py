@@ -81,18 +81,21 @@ class Spending:
     """The cost of all attempts.
 
     An attempt holds its expected cost from when it is reserved until it ends; then it costs what it cost. One whose
-    end never came (the driver was killed) was perhaps billed: it costs what was expected once it is made again.
+    end never came (the driver was killed) was perhaps billed: it costs what was expected once it is made again. One
+    that was taken for lost, and whose answer is found after all, costs once.
 
     Attributes:
         ended: Of all attempts that ended, lost ones included.
         held: Of those that have not, by query.
         held_in_all: Their sum.
+        lost: What attempts cost that ended without an answer, by query and attempt, until the query ends.
         largest: The largest cost of one attempt so far, or None before one cost anything.
     """
 
     ended: float = 0.0
     held: dict[str, float] = field(default_factory=dict)
     held_in_all: float = 0.0
+    lost: dict[str, dict[int, float]] = field(default_factory=dict)
     largest: float | None = None
 
     @property
@@ -112,8 +115,17 @@ class Spending:
         self.held[query_id] = cost
         self.held_in_all += cost
 
-    def end(self, query_id: str, cost: float) -> None:
-        """Takes note that an attempt ended; an answer that was never asked for costs what it says."""
+    def lose(self, query_id: str, attempt: int, cost: float) -> None:
+        """Takes note that an attempt ended without an answer and will be repeated."""
+        self._charge(query_id, cost)
+        self.lost.setdefault(query_id, {})[attempt] = cost
+
+    def end(self, query_id: str, cost: float, attempt: int = 1) -> None:
+        """Takes note that a query ended with this attempt; an answer nobody asked for costs what it says."""
+        self._charge(query_id, cost)
+        self.ended -= self.lost.pop(query_id, {}).get(attempt, 0.0)  # it was taken for lost, and had answered
+
+    def _charge(self, query_id: str, cost: float) -> None:
         self._let_go(query_id)
         self.ended += cost
         if cost > 0:  # one that never reached the oracle says nothing of what the next will cost

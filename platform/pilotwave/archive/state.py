@@ -154,7 +154,7 @@ class CampaignState:
                 evaluation = event.evaluation()
                 self.attempted += 1
                 self.resting[evaluation.query_id] = evaluation.attempt
-                self.spending.end(evaluation.query_id, evaluation.cost)
+                self.spending.lose(evaluation.query_id, evaluation.attempt, evaluation.cost)
             case EventKind.SETTLED:
                 self._settle(event.evaluation(), record)
             case EventKind.REMEMBERED:
@@ -192,7 +192,7 @@ class CampaignState:
         self.answered += evaluation.status is Status.OK
         self.failed += evaluation.status in (Status.FAILED, Status.TIMED_OUT)
         if evaluation.reused_from is None:
-            self.spending.end(evaluation.query_id, evaluation.cost)
+            self.spending.end(evaluation.query_id, evaluation.cost, evaluation.attempt)
         else:
             self.reused += 1
             self.reused_in_a_row += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
@@ -126,8 +126,7 @@ def attempts_of(events: Sequence[Event]) -> list[Attempt]:
         place = open_at.pop(query_id, None)
         if place is not None:
             item = found[place]
-            cost = item.cost if cost is None else cost
-            found[place] = Attempt(item.query_id, item.number, item.reserved, when, cost)
+            found[place] = replace(item, ended=when, cost=item.cost if cost is None else cost)
 
     for event in events:
         query_id = event.record.get("query_id", "")
@@ -136,9 +135,21 @@ def attempts_of(events: Sequence[Event]) -> list[Attempt]:
             open_at[query_id] = len(found)
             cost = event.record.get("cost", DEFAULT_COST)
             found.append(Attempt(query_id, event.record["attempt"], event.time, None, cost))
-        elif event.kind in (EventKind.ATTEMPTED, EventKind.SETTLED):
+        elif event.kind is EventKind.ATTEMPTED:
             end(query_id, event.time, event.record["cost"])
+        elif event.kind is EventKind.SETTLED:
+            place = open_at.get(query_id)
+            own = place is not None and found[place].number == event.record["attempt"]
+            # An earlier attempt that was taken for lost and had answered costs once; a later one was no call.
+            end(query_id, event.time, event.record["cost"] if own else 0.0)
+            if not own:
+                number = _latest(found, query_id, event.record["attempt"])
+                found[number] = replace(found[number], cost=event.record["cost"])
     return found
+
+
+def _latest(attempts: Sequence[Attempt], query_id: str, number: int) -> int:
+    return max(place for place, item in enumerate(attempts) if (item.query_id, item.number) == (query_id, number))
 
 
 def _unfinished(state: CampaignState, queries: int, run_dir: Path) -> list[str]:

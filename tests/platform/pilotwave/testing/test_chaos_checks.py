@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave.archive.ledger import EventKind, Ledger
+from pilotwave.archive.state import CampaignState
 from pilotwave.testing.call_record import Call, RecordedScore, read_calls
 from pilotwave.testing.chaos_checks import Kill, Verdict, judge
 from pilotwave.types import Evaluation, Failure, Status
@@ -84,6 +85,22 @@ def test_a_campaign_that_kept_its_promises(tmp_path: Path) -> None:
     assert verdict.broken == []
     assert (verdict.spent, verdict.calls, verdict.attempts) == (2, 3, 3)
     assert verdict.in_flight["evaluator"] == verdict.repeated["evaluator"] == verdict.kills["evaluator"] == 1
+
+
+def test_an_answer_that_was_taken_for_lost_costs_once(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.asks("p0", value=1.0)
+    story.loses("p0")
+    story.settles("p0", 1.0)  # its receipt was found when the campaign was resumed
+    story.asks("p1", actor=2, value=2.0)
+    story.loses("p1")
+    story.ledger.append(EventKind.RESERVED, {"query_id": "p1", "attempt": 2, "cost": 1.0})
+    story.settles("p1", 2.0)  # its receipt was found when it was about to be asked again
+    story.ends()
+    verdict = story.judged()
+    assert verdict.broken == []
+    with Ledger.open(tmp_path / "ledger.sqlite", read_only=True) as ledger:
+        assert CampaignState.of(ledger.events()).spending.ended == 2.0
 
 
 def repeated_without_a_kill(story: Story) -> None:
