@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilotwave.archive.ledger import Event, EventKind, Ledger
-from pilotwave.testing.chaos import Chaos, Leg
+from pilotwave.testing.chaos import Chaos, Leg, Report
 from pilotwave.testing.chaos_suite import Grounds, grounds
 
 pytestmark = [pytest.mark.ray, pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -38,26 +38,15 @@ def test_an_optimizer_that_is_cut_off_never_writes_beside_the_new_one(
 ) -> None:
     if where.networks is None:
         pytest.skip(where.why_not)
-    alive: dict[int, float] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.02):
-            for event in started(tmp_path / "run"):
-                if is_alive(event.record["pid"]):
-                    alive[event.record["pid"]] = time.time()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        place = where.on_nodes("client", seconds)
-        report = Chaos(tmp_path, [Leg(place, 60, {"partition": 1})], seed=4).run()
-    finally:
-        done.set()
-        watcher.join()
-    assert not report.verdict.broken
-    assert report.kills[0].ends_optimizer
-    first, *others = started(tmp_path / "run")
+    # Ray places it where it is asked to, if it can; the test is of those that were on the node that is cut off.
+    for number in range(4):
+        report, alive = cut_off(where, tmp_path / str(number), seconds)
+        assert not report.verdict.broken
+        if report.kills[0].ends_optimizer:
+            break
+    else:
+        pytest.fail("the optimizer was never on the node that was cut off")
+    first, *others = started(tmp_path / str(number) / "run")
     assert others
     # It lived on for as long as it was cut off, and the new one waited for its end before it wrote a word.
     assert alive[first.record["pid"]] > report.kills[0].began + 10.0
@@ -72,6 +61,27 @@ def test_a_hundred_kills_over_five_hundred_queries(where: Grounds, tmp_path: Pat
     assert report.verdict.kills.total() == 100
     assert report.resumes == report.needed
     assert report.verdict.repeated.total() <= report.verdict.in_flight.total()
+
+
+def cut_off(where: Grounds, folder: Path, seconds: float) -> tuple[Report, dict[int, float]]:
+    """Parts the nodes once; returns what came of it and when each optimizer was last seen alive."""
+    alive: dict[int, float] = {}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.02):
+            for event in started(folder / "run"):
+                if is_alive(event.record["pid"]):
+                    alive[event.record["pid"]] = time.time()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        place = where.on_nodes("client", seconds)
+        return Chaos(folder, [Leg(place, 60, {"partition": 1})], seed=4).run(), alive
+    finally:
+        done.set()
+        watcher.join()
 
 
 def started(run_dir: Path) -> list[Event]:
