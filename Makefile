@@ -53,9 +53,10 @@ bench: $(VENV)/.installed-dev  ## Measure what benchmarks/RESULTS.md states.
 	$(BIN)/python benchmarks/archive_store.py --record
 	$(BIN)/python benchmarks/quantum_chemistry.py --record
 	$(BIN)/python benchmarks/judges.py
+	$(BIN)/python benchmarks/ready_queue.py --record
 	$(BIN)/python benchmarks/runtime.py --record
 	$(BIN)/python benchmarks/scale.py --record
-	$(BIN)/python benchmarks/chaos.py --record
+	$(BIN)/python benchmarks/chaos.py bench/chaos --record
 	for name in analytic analytic-noise analytic-failures settings images images-policies images-others \
 	  molecules molecules-policies molecules-others; do \
 	  $(BIN)/python benchmarks/comparisons.py $$name --record || exit 1; done
